@@ -1,0 +1,91 @@
+"""What crosses the border between scheduler and backend: plain data, msgpack-encodable."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How one token is drawn from one row's logits."""
+
+    temperature: float = 0.0
+    """0 is greedy; the lowest id wins ties."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches top_p; 1 keeps all."""
+    min_p: float = 0.0
+    """Drop tokens below min_p times the likeliest one's probability; 0 keeps all."""
+    seed: int = 0
+    """64 bits. A draw depends on (seed, draw) alone, never on the batch."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One context's share of a forward pass: compute KV for positions [start, start+len(tokens))."""
+
+    tokens: list[int]
+    """At least one token id."""
+    start: int
+    """How many tokens of the context are in the cache already; the position of `tokens[0]`."""
+    pages: list[int]
+    """Page table: `pages[i]` holds positions [i*page_size, (i+1)*page_size); covers the new tokens."""
+    sampling: Sampling | None = None
+    """Draw one token after the last input token; None for a prefill chunk without output."""
+    draw: int = 0
+    """The RNG counter: how many tokens this generation has drawn before. Unused when greedy."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """One forward pass. No page is written by two rows."""
+
+    step: int
+    rows: list[Row]
+    copies: list[tuple[int, int]] = []
+    """Whole-page copies (source, destination), done in order before the pass."""
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    step: int
+    tokens: list[int | None]
+    """One per row, in row order; None where the row asked for no sample."""
+
+
+class BackendInfo(msgspec.Struct, frozen=True):
+    """What the scheduler has to know about a loaded model."""
+
+    name: str
+    architecture: str
+    vocab_size: int
+    max_context: int
+    """In tokens: prompt and generated together."""
+    page_size: int
+    """Tokens in a page."""
+    num_pages: int
+    """Pages in the pool, numbered [0, num_pages)."""
+    page_bytes: int
+    """Bytes of KV in one page over all layers; 0 for dummy."""
+    eos_tokens: list[int]
+    device: str
+    dtype: str
+
+
+class BackendConfig(msgspec.Struct, frozen=True):
+    """Everything a backend is built from; crosses into the worker process as msgpack."""
+
+    name: str
+    """The model's name in the daemon."""
+    kind: str = "engine"
+    """`engine` runs a model; `dummy` draws tokens from a hash of the context."""
+    path: str = "crumb"
+    """Hugging Face directory, or `crumb` for the embedded model."""
+    device: str = "auto"
+    dtype: str = "auto"
+    """`auto` (the checkpoint's), `float32` or `bfloat16`."""
+    placement: str = "process"
+    """`process` or `inline`."""
+    page_size: int = 16
+    kv_pages: int | None = None
+    """None sizes the pool from free memory."""
+    max_batch_tokens: int = 2048
+    num_threads: int | None = None
+    """Threads of torch; None takes every core of the process's affinity."""

@@ -1,0 +1,58 @@
+# Everything a developer needs; `make demo` and `make test` each work from a bare checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
+# Without editable hooks that import machinery has to resolve, start-up stays fast.
+INFERLETS := text-completion chat echo
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: install install-dev demo test test-quick check bench format clean inferlets
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: pyproject.toml backend/pyproject.toml bakery/pyproject.toml sdk/python/pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Pie into $(VENV) (torch is the large part) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	@echo "Installing what tests and checks need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+inferlets: $(INFERLETS:%=build/inferlets/%.wasm)
+
+build/inferlets/%.wasm: $(VENV)/.installed sdk/wit/inferlet.wit sdk/inferlets/%/main.py sdk/inferlets/%/pie.toml $(wildcard sdk/python/inferlet/*.py)
+	@mkdir -p $(@D)
+	@$(BIN)/bakery build sdk/inferlets/$* -o $@
+
+demo: install build/inferlets/text-completion.wasm
+	@echo '$$ pie run build/inferlets/text-completion.wasm -- --prompt "What is Pie?" --temperature 0'
+	@$(BIN)/pie run build/inferlets/text-completion.wasm -- --prompt "What is Pie?" --temperature 0
+
+test: install-dev
+	@$(BIN)/python -m pytest -q
+
+test-quick: install-dev
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+check: install-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q
+
+bench: install-dev
+	@$(BIN)/python -m benchmarks
+
+format: install-dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

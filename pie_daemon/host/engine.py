@@ -1,0 +1,113 @@
+"""The wasm engine: one configuration, a ticker while programs run, compiling and loading."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.metadata
+import threading
+from pathlib import Path
+
+import wasmtime
+from wasmtime import component as c
+
+from pie_daemon.errors import PieError
+from pie_daemon.host import ffi
+
+# How often a program that computes is looked at: to stop it and to charge its CPU time.
+TICK_S = 0.01
+MAX_WASM_STACK_BYTES = 1 << 20
+WASM_MAGIC = b"\0asm"
+COMPONENT_LAYER = b"\x0d\x00\x01\x00"
+MODULE_LAYER = b"\x01\x00\x00\x00"
+
+# Part of the cache key: raise it when `_config` changes in a way that compiled code depends on.
+_CONFIG_REVISION = 1
+
+
+def _config(parallel: bool) -> wasmtime.Config:
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    config.parallel_compilation = parallel
+    config.max_wasm_stack = MAX_WASM_STACK_BYTES
+    config.wasm_threads = False
+    return config
+
+
+class Engine:
+    """What compiles, loads and interrupts components. One per process; safe from any thread."""
+
+    def __init__(self, parallel_compilation: bool = True) -> None:
+        self.stock = wasmtime.Engine(_config(parallel_compilation))
+        self.pointer = ffi.address_of(self.stock.ptr())
+        self._lock = threading.Lock()
+        self._num_running = 0
+        self._idle = threading.Event()
+
+    def enter(self) -> None:
+        """A program starts; the first one starts the ticker."""
+        with self._lock:
+            self._num_running += 1
+            if self._num_running == 1:
+                self._idle = threading.Event()
+                threading.Thread(
+                    target=self._tick, args=(self._idle,), name="pie-epoch", daemon=True
+                ).start()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._num_running -= 1
+            if self._num_running == 0:
+                self._idle.set()
+
+    def _tick(self, idle: threading.Event) -> None:
+        while not idle.wait(TICK_S):
+            ffi.increment_epoch(self.pointer)
+
+
+def check_component(data: bytes) -> None:
+    """Raises `invalid-argument` unless the file starts as a component does."""
+    if data[:4] != WASM_MAGIC:
+        raise PieError("invalid-argument", "not a WebAssembly file")
+    if data[4:8] == MODULE_LAYER:
+        raise PieError(
+            "invalid-argument",
+            "a core module, not a component; build it with `bakery build` or `wasm-tools component new`",
+        )
+    if data[4:8] != COMPONENT_LAYER:
+        raise PieError("invalid-argument", "a WebAssembly file of an unknown version")
+
+
+def compile_component(engine: Engine, data: bytes) -> bytes:
+    """Machine code for `load_component`. Takes seconds: see `pie_daemon.host.compile`."""
+    check_component(data)
+    try:
+        return bytes(c.Component(engine.stock, data).serialize())
+    except wasmtime.WasmtimeError as error:
+        raise PieError("invalid-argument", f"not a valid component: {_first_line(error)}") from None
+
+
+def load_component(engine: Engine, path: Path) -> c.Component:
+    """Maps compiled code. The file must come from `compile_component`: it is trusted."""
+    try:
+        return c.Component.deserialize_file(engine.stock, str(path))
+    except wasmtime.WasmtimeError as error:
+        raise PieError("internal", f"cannot load {path.name}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().replace("\n", " ")
+
+
+def cache_key(content_sha256: str) -> str:
+    """Names compiled code: content, wasmtime version, engine configuration, and this machine's ABI."""
+    parts = (content_sha256, importlib.metadata.version("wasmtime"), str(_CONFIG_REVISION))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def import_names(engine: Engine, component: c.Component) -> list[str]:
+    return list(component.type.imports(engine.stock))
+
+
+def export_names(engine: Engine, component: c.Component) -> list[str]:
+    return list(component.type.exports(engine.stock))

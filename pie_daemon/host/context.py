@@ -1,0 +1,65 @@
+"""What one running instance may touch. Its own thread finds it through `guest.current()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pie_daemon.errors import PieError
+from pie_daemon.host.guest import Guest
+
+if TYPE_CHECKING:
+    from pie_backend.batch import BackendInfo
+    from pie_backend.tokenizer import Tokenizer
+
+    from pie_daemon.host.inbox import Inbox
+    from pie_daemon.scheduler.service import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model as programs see it; also the object behind a `model` handle."""
+
+    name: str
+    info: BackendInfo
+    tokenizer: Tokenizer
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of this daemon by name; `default` is the one `open(none)` gives."""
+
+    by_name: Mapping[str, Model]
+    default: str
+
+    def get(self, name: str | None) -> Model:
+        wanted = self.default if name is None else name
+        model = self.by_name.get(wanted)
+        if model is None:
+            known = ", ".join(sorted(self.by_name))
+            raise PieError("not-found", f"no model is called {wanted!r}; there are: {known}")
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class HostPorts:
+    """The instance's ways to the outside, given by the runtime."""
+
+    emit: Callable[[str, bytes, str], None]
+    """(kind, data, name): one event for the client; blocks while the client lags behind."""
+    budget: Callable[[], dict[str, float | None]]
+    """What is left of the launch's budgets."""
+
+
+@dataclass(kw_only=True)
+class HostContext(Guest):
+    """A guest with the facts and ways that Pie's own interfaces need."""
+
+    instance_id: str
+    program: str
+    username: str
+    models: Models
+    inbox: Inbox
+    ports: HostPorts

@@ -1,0 +1,62 @@
+"""The host side of package `pie:inferlet`: one module per WIT interface, and their table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pie_daemon.host.abi import Interface
+from pie_daemon.host.guest import current
+from pie_daemon.host.interfaces import (
+    contexts,
+    events,
+    inference,
+    models,
+    runtime,
+    session,
+    unsupported,
+)
+
+VERSION = "0.1.0"
+"""Of the WIT package; see `abi_versions` for what runs on it."""
+
+
+def _bind(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a function the instance that calls it as its first argument."""
+
+    def call(*arguments: Any) -> Any:
+        return function(current(), *arguments)
+
+    return call
+
+
+def _interface(
+    name: str,
+    functions: Mapping[str, Callable[..., Any]],
+    resources: Mapping[str, type] | None = None,
+) -> Interface:
+    return Interface(
+        f"pie:inferlet/{name}@{VERSION}",
+        functions={key: _bind(function) for key, function in functions.items()},
+        resources=resources or {},
+    )
+
+
+INTERFACES: tuple[Interface, ...] = (
+    _interface("types", {}),
+    _interface("events", events.FUNCTIONS, {"waitable": events.Waitable}),
+    _interface("runtime", runtime.FUNCTIONS, {"child": unsupported.Unavailable}),
+    _interface("models", models.FUNCTIONS, {"model": models.Model}),
+    _interface("contexts", contexts.FUNCTIONS, {"context": contexts.Context}),
+    _interface(
+        "inference",
+        inference.FUNCTIONS,
+        {
+            "generation": inference.Generation,
+            "forward-pass": inference.ForwardPass,
+            "pass": unsupported.Unavailable,
+        },
+    ),
+    _interface("session", session.FUNCTIONS),
+    *unsupported.interfaces(VERSION, _bind),
+)

@@ -1,0 +1,116 @@
+"""WIT interface `inference`: `generate`, the decode loop that the engine runs by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pie_daemon.errors import PieError
+from pie_daemon.host.context import HostContext
+from pie_daemon.host.interfaces.contexts import Context
+from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
+from pie_daemon.host.interfaces.unsupported import refusals
+from pie_daemon.host.waitable import Waitable
+from pie_daemon.scheduler.request import GenerateParams
+
+
+class Generation:
+    """A running generation. It holds its context: dropping the context's handle is safe."""
+
+    def __init__(self, host: HostContext, context: Context, request: int) -> None:
+        self.context = context
+        self.request = request
+        self._table = host.table
+        self._table.hold(context)
+
+    @property
+    def ready(self) -> bool:
+        return self.context.model.scheduler.ready(self.request)
+
+    def close(self) -> None:
+        self.context.model.scheduler.drop_request(self.request)
+        self._table.release(self.context)
+
+
+def generate(
+    host: HostContext, context: Context, options: str, constraint: object, adapter: object
+) -> Generation:
+    if constraint is not None or adapter is not None:
+        raise PieError("unsupported", "constraints and adapters are not supported by this version")
+    params = _params(parse_options(options))
+    request = context.model.scheduler.generate(context.id, params, host.mailbox.wake)
+    return Generation(host, context, request)
+
+
+def _params(options: GenerateOptions) -> GenerateParams:
+    return GenerateParams(
+        sampling=options.sampling(),
+        fresh_seed=options.seed is None,
+        max_tokens=options.max_tokens,
+        stop_tokens=tuple(options.stop_tokens),
+        stop_strings=tuple(options.stop_strings),
+        ignore_eos=options.ignore_eos,
+        chunk_tokens=options.chunk_tokens,
+    )
+
+
+def subscribe(host: HostContext, generation: Generation) -> Waitable:
+    return Waitable(lambda: generation.ready)
+
+
+def next_chunk(host: HostContext, generation: Generation) -> dict[str, Any] | None:
+    host.mailbox.wait(lambda: generation.ready, None)
+    chunk = generation.context.model.scheduler.take(generation.request)
+    if chunk is None:
+        return None
+    return {"tokens": chunk.tokens, "text": chunk.text, "logprobs": []}
+
+
+def finish(host: HostContext, generation: Generation) -> tuple[str, Any] | None:
+    """The WIT variant `finish-reason`; None while it runs."""
+    reason = generation.context.model.scheduler.finish(generation.request)
+    if reason is None:
+        return None
+    return reason.kind, reason.token if reason.kind == "stop-token" else reason.text
+
+
+def usage(host: HostContext, generation: Generation) -> str:
+    scheduler = generation.context.model.scheduler
+    return msgspec.json.encode(scheduler.usage(generation.request)).decode()
+
+
+def cancel(host: HostContext, generation: Generation) -> None:
+    generation.context.model.scheduler.cancel(generation.request)
+
+
+class ForwardPass:
+    """Made by a constructor, which cannot fail; everything done with it says `unsupported`."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+
+def new_forward_pass(host: HostContext, context: Context) -> ForwardPass:
+    return ForwardPass(context)
+
+
+FUNCTIONS = {
+    "[method]generation.subscribe": subscribe,
+    "[method]generation.next": next_chunk,
+    "[method]generation.finish": finish,
+    "[method]generation.usage": usage,
+    "[method]generation.cancel": cancel,
+    "generate": generate,
+    "[constructor]forward-pass": new_forward_pass,
+    **refusals(
+        (
+            *(f"[method]forward-pass.{what}" for what in ("input", "attention-mask", "logit-mask")),
+            *(f"[method]forward-pass.{what}" for what in ("constraint", "sample", "probe")),
+            "[method]forward-pass.adapter",
+            "[method]pass.subscribe",
+            "[method]pass.get",
+            "submit",
+        )
+    ),
+}

@@ -1,0 +1,77 @@
+"""The JSON options of `generate`, checked against what this version of the engine can do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from pie_backend.batch import Sampling
+from pie_daemon.errors import PieError
+
+_LATER = frozenset(
+    {
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "ngram_speculation",
+    }
+)
+"""Keys of schemas/generate.json that this version refuses by name."""
+
+_Stop = Annotated[str, Meta(min_length=1)]
+
+
+class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Defaults and ranges are those of sdk/wit/schemas/generate.json."""
+
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    top_k: Annotated[int, Meta(ge=0)] = 0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] = 128
+    stop_tokens: list[Annotated[int, Meta(ge=0)]] = []
+    stop_strings: list[_Stop] = []
+    ignore_eos: bool = False
+    chunk_tokens: Annotated[int, Meta(ge=0)] = 1
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.seed or 0)
+
+
+_KEYS = frozenset(GenerateOptions.__struct_fields__)
+
+
+def parse_options(text: str) -> GenerateOptions:
+    """
+    Raises:
+        PieError: invalid-argument for what no version knows or accepts, unsupported for what
+            this version lacks.
+    """
+    try:
+        raw = msgspec.json.decode(text.encode() or b"{}", type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise PieError("invalid-argument", f"generate options: {error}") from None
+    _refuse_keys(raw)
+    try:
+        return msgspec.convert(raw, GenerateOptions)
+    except msgspec.ValidationError as error:
+        raise PieError("invalid-argument", f"generate options: {error}") from None
+
+
+def _refuse_keys(raw: dict[str, object]) -> None:
+    unknown = sorted(raw.keys() - _KEYS - _LATER)
+    if unknown:
+        allowed = ", ".join(sorted(_KEYS))
+        raise PieError(
+            "invalid-argument", f"generate options: unknown key {unknown[0]!r}; allowed: {allowed}"
+        )
+    later = sorted(raw.keys() & _LATER)
+    if later:
+        raise PieError(
+            "unsupported", f"generate options: {later[0]!r} is not supported by this version"
+        )

@@ -1,0 +1,110 @@
+"""Settings of the runtime, and the limits that every program runs under."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from pie_daemon.settings import Count, Seconds, setting
+
+
+class RuntimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How programs are compiled, run and ended."""
+
+    drain_s: Annotated[
+        Seconds,
+        setting(
+            "How long running programs may go on after the daemon was asked to stop",
+            unit="s",
+            reload="live",
+            why="shorter than TimeoutStopSec of the systemd unit, so that the end is orderly",
+        ),
+    ] = 20.0
+    compile_timeout_s: Annotated[
+        Seconds,
+        setting(
+            "How long compiling one component may take before it is rejected",
+            unit="s",
+            reload="live",
+            why="twenty times what a CPython component needs on two slow cores",
+        ),
+    ] = 120.0
+    keep_finished_s: Annotated[
+        Seconds,
+        setting(
+            "How long the events and the outcome of a finished program wait for its client",
+            unit="s",
+            reload="live",
+            why="long enough for a client to come back after a lost connection",
+        ),
+    ] = 600.0
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one program, one client or the whole daemon may use at most."""
+
+    instances: Annotated[
+        Count,
+        setting(
+            "The most programs that run at the same time",
+            unit="programs",
+            reload="live",
+            why="a thread and some megabytes each; 2048 Python programs need about 12 GiB",
+        ),
+    ] = 2048
+    memory_mb: Annotated[
+        Count,
+        setting(
+            "Linear memory of one program; its manifest may ask for less",
+            unit="MiB",
+            reload="live",
+            why="CPython starts in about 30 MiB; this leaves room for data, not for leaks",
+        ),
+    ] = 256
+    cpu_s: Annotated[
+        Seconds | None,
+        setting(
+            "CPU time of one program; its manifest or its launch may ask for less; null: no limit",
+            unit="s",
+            reload="live",
+            why="waiting for the model costs no CPU time, so an honest agent stays far below",
+        ),
+    ] = 600.0
+    event_bytes: Annotated[
+        Count,
+        setting(
+            "Output of one program that its client has not acknowledged yet; "
+            "beyond it the program waits in send",
+            unit="bytes",
+            reload="live",
+            why="seconds of token deltas, and still little when a thousand clients stall",
+        ),
+    ] = 1 << 20
+    send_stall_s: Annotated[
+        Seconds,
+        setting(
+            "How long a program waits in send for a slow client before it gets `exhausted`",
+            unit="s",
+            reload="live",
+            why="survives a client that reconnects",
+        ),
+    ] = 30.0
+    upload_bytes: Annotated[
+        Count,
+        setting(
+            "The largest component that is accepted, by upload or from the inferlet folder",
+            unit="bytes",
+            reload="live",
+            why="three times a CPython component with a few libraries",
+        ),
+    ] = 64 << 20
+    inbox_bytes: Annotated[
+        Count,
+        setting(
+            "Messages to one program that it has not received yet; beyond it senders are refused",
+            unit="bytes",
+            reload="live",
+            why="as much as the other direction",
+        ),
+    ] = 1 << 20

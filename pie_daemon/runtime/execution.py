@@ -1,0 +1,155 @@
+"""One launch from grants to outcome: builds the guest, runs the component, counts what it used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pie_daemon.errors import PieError
+from pie_daemon.host.context import HostContext, HostPorts, Models
+from pie_daemon.host.run import Outcome as RunOutcome
+from pie_daemon.host.stop import CpuMeter, Reason
+from pie_daemon.runtime.budget import SharedTokens
+from pie_daemon.runtime.config import LimitsConfig
+from pie_daemon.runtime.outcome import Outcome, Status, Usage
+from pie_daemon.runtime.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pie_daemon.runtime.instance import Instance, Launch
+
+_log = structlog.get_logger()
+_STATUS: dict[Reason, tuple[Status, str]] = {
+    "cancelled": ("cancelled", "cancelled"),
+    "shutdown": ("cancelled", "interrupted"),
+    "cpu": ("exceeded", "quota"),
+    "memory": ("exceeded", "quota"),
+    "deadline": ("exceeded", "timeout"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What one launch may use: the operator's limits, cut by the manifest and by the budgets."""
+
+    memory_bytes: int
+    cpu_s: float | None
+    tokens: int | None
+    kv_pages: int | None
+
+
+def effective_grants(launch: Launch, limits: LimitsConfig) -> Grants:
+    asked = launch.program.manifest.grants
+    memory_mb = min(limits.memory_mb, asked.memory_mb or limits.memory_mb)
+    return Grants(
+        memory_bytes=memory_mb << 20,
+        cpu_s=_least(limits.cpu_s, asked.cpu_s, launch.budgets.max_cpu_s),
+        tokens=launch.budgets.max_tokens_total,
+        kv_pages=launch.budgets.max_kv_pages,
+    )
+
+
+def _least(*values: float | None) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+class Execution:
+    """The body of one instance."""
+
+    def __init__(
+        self, launch: Launch, limits: LimitsConfig, sandbox: Sandbox, models: Models
+    ) -> None:
+        self._launch = launch
+        self._sandbox = sandbox
+        self._models = models
+        self._grants = effective_grants(launch, limits)
+        self._tokens = SharedTokens(self._grants.tokens)
+        self._cpu = CpuMeter(self._grants.cpu_s)
+        self._final: Usage | None = None
+
+    def run(self, instance: Instance) -> Outcome:
+        launch = self._launch
+        try:
+            loaded = self._sandbox.load(launch.program.digest)
+        except PieError as error:
+            return Outcome(status="error", code=error.code, message=error.message)
+        self._enter_schedulers()
+        try:
+            return _outcome(self._sandbox.run(loaded, self._guest(instance), launch.input))
+        finally:
+            self._leave_schedulers()
+
+    def _enter_schedulers(self) -> None:
+        for model in self._models.by_name.values():
+            model.scheduler.add_owner(
+                self._launch.id,
+                user=self._launch.username,
+                budget=self._tokens,
+                max_kv_pages=self._grants.kv_pages,
+            )
+
+    def _leave_schedulers(self) -> None:
+        self._final = self.usage()
+        for model in self._models.by_name.values():
+            model.scheduler.drop_owner(self._launch.id)
+
+    def _guest(self, instance: Instance) -> HostContext:
+        launch = self._launch
+        return HostContext(
+            mailbox=instance.mailbox,
+            cpu=self._cpu,
+            memory_bytes=self._grants.memory_bytes,
+            on_line=lambda stream, line: instance.emit(stream, line.encode()),
+            on_failure=lambda where, error: _log.error(
+                "host_call_failed", instance=launch.id, where=where, exc_info=error
+            ),
+            instance_id=launch.id,
+            program=launch.program.name,
+            username=launch.username,
+            models=self._models,
+            inbox=instance.inbox,
+            ports=HostPorts(emit=instance.emit, budget=lambda: self._left(instance)),
+        )
+
+    def _left(self, instance: Instance) -> dict[str, float | None]:
+        cpu_s = self._grants.cpu_s
+        return {
+            "tokens": self._tokens.left(),
+            "cpu_s": None if cpu_s is None else max(0.0, cpu_s - self._cpu.used_s),
+            "deadline_s": instance.left_s,
+            "kv_pages": self._grants.kv_pages,
+        }
+
+    def usage(self) -> Usage:
+        if self._final is not None:
+            return self._final
+        counted = [
+            model.scheduler.owner_usage(self._launch.id) for model in self._models.by_name.values()
+        ]
+        return Usage(
+            prompt_tokens=sum(one.prompt_tokens for one in counted),
+            cached_tokens=sum(one.cached_tokens for one in counted),
+            generated_tokens=sum(one.generated_tokens for one in counted),
+            cpu_s=round(self._cpu.used_s, 6),
+        )
+
+    def kv_pages(self) -> int:
+        return sum(
+            model.scheduler.owner_usage(self._launch.id).kv_pages
+            for model in self._models.by_name.values()
+        )
+
+
+def _outcome(end: RunOutcome) -> Outcome:
+    match end.kind:
+        case "ok":
+            return Outcome(status="ok", result=end.text)
+        case "err":
+            return Outcome(status="error", code="program-error", message=end.text)
+        case "trap":
+            return Outcome(status="trapped", code="trap", message=end.text)
+        case "stopped":
+            assert end.reason is not None
+            status, code = _STATUS[end.reason]
+            return Outcome(status=status, code=code, message=end.text)

@@ -43,7 +43,7 @@ from pie_daemon.host.abi_base import Lower, ResultError
 from pie_daemon.host.abi_types import TypeCompiler
 from pie_daemon.host.abi_variants import python_name, result_side
 from pie_daemon.host.abi_versions import parse_name, satisfies
-from pie_daemon.host.guest import current
+from pie_daemon.host.guest import Exit, current
 from pie_daemon.host.stop import Stopped
 
 __all__ = ["Interface", "Linker", "ResultError", "build_linker"]
@@ -128,7 +128,9 @@ def _match(
         interface = next((i for i in offered if satisfies(i.name, name)), None)
         if interface is None or items is None:
             # An interface of types alone needs no implementation.
-            if items is None or any(isinstance(i, c.FuncType | c.ResourceType) for i in items.values()):
+            if items is None or any(
+                isinstance(i, c.FuncType | c.ResourceType) for i in items.values()
+            ):
                 unknown.append(name)
             continue
         found.append(_Import(name, interface, items))
@@ -229,7 +231,9 @@ def _ok(error: int | None) -> None:
         raise PieError("internal", ffi.take_error(error))
 
 
-def _callback(where: str, function: Callable[..., Any], ty: c.FuncType, compiler: TypeCompiler) -> Any:
+def _callback(
+    where: str, function: Callable[..., Any], ty: c.FuncType, compiler: TypeCompiler
+) -> Any:
     lifts = [compiler.compile(param).lift for _, param in ty.params]
     offsets = range(0, ffi.VAL_SIZE * len(lifts), ffi.VAL_SIZE)
     arguments = list(zip(offsets, lifts, strict=True))
@@ -298,7 +302,7 @@ def _trap(where: str, error: BaseException) -> int:
     guest = current()
     if guest.cause is None:
         guest.cause = error
-    if not isinstance(error, Stopped | PieError | SystemExit):
+    if not isinstance(error, Stopped | PieError | Exit):
         guest.on_failure(where, error)
     text = f"{where}: {type(error).__name__}: {error}".replace("\0", "")
     return int(ffi.error_new(text.encode("utf-8", "replace")))

@@ -63,7 +63,9 @@ def number_list_converter(element: type) -> Converter:
 
     def lower(value: Any, address: int, _context: int) -> None:
         try:
-            numbers = value if type(value) is array and value.typecode == code else array(code, value)
+            numbers = (
+                value if type(value) is array and value.typecode == code else array(code, value)
+            )
         except (TypeError, OverflowError) as error:
             raise AbiError(f"a list of {name.lower()} is expected: {error}") from None
         size = len(numbers)
@@ -108,9 +110,7 @@ def tuple_converter(elements: list[Converter]) -> Converter:
 
     def lift(address: int, context: int) -> tuple[Any, ...]:
         data = _slot_at(address).data
-        return tuple(
-            [one(data + index * _VAL, context) for index, one in enumerate(lifts)]
-        )
+        return tuple([one(data + index * _VAL, context) for index, one in enumerate(lifts)])
 
     def lower(value: Any, address: int, context: int) -> None:
         if len(value) != length:

@@ -117,7 +117,9 @@ def _case_template(name: str, has_payload: bool) -> Template:
 
 def variant_converter(cases: list[tuple[str, Converter | None]]) -> Converter:
     """A variant is a tuple `(case, payload)`; the payload of a case without one is None."""
-    by_name = {name: (payload, _case_template(name, payload is not None)) for name, payload in cases}
+    by_name = {
+        name: (payload, _case_template(name, payload is not None)) for name, payload in cases
+    }
 
     def lift(address: int, context: int) -> tuple[str, Any]:
         slot = _variant_at(address)

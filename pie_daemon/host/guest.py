@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,15 @@ Stream = Literal["stdout", "stderr"]
 
 # A wasm stack (engine.MAX_WASM_STACK_BYTES) and the Python frames of a host call above it.
 THREAD_STACK_BYTES = 4 << 20
+STDERR_TAIL_LINES = 20
+
+
+class Exit(BaseException):
+    """The program left through wasi:cli/exit instead of returning."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"exit status {status}")
+        self.status = status
 
 
 def _print_failure(where: str, error: BaseException) -> None:
@@ -40,8 +50,19 @@ class Guest:
     on_failure: Callable[[str, BaseException], None] = _print_failure
     # The first exception that a host call turned into a trap.
     cause: BaseException | None = None
-    # Objects of the system interfaces, made on first use; see `wasi`.
-    system: dict[str, Any] = field(default_factory=dict)
+    # The program's open output streams, made on first use; see `wasi.streams`.
+    outputs: dict[Stream, Any] = field(default_factory=dict)
+    stderr_tail: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_TAIL_LINES))
+
+    def write_line(self, stream: Stream, line: str) -> None:
+        if stream == "stderr":
+            self.stderr_tail.append(line)
+        self.on_line(stream, line)
+
+    def finish_output(self) -> None:
+        """Hands out what the program wrote after its last newline."""
+        for stream in self.outputs.values():
+            stream.finish()
 
 
 class _Current(threading.local):

@@ -13,7 +13,7 @@ from pie_daemon.host import ffi
 from pie_daemon.host.abi import Linker
 from pie_daemon.host.abi_base import SCALARS, kind_of
 from pie_daemon.host.engine import Engine
-from pie_daemon.host.guest import Guest, entered
+from pie_daemon.host.guest import Exit, Guest, entered
 from pie_daemon.host.stop import Reason, Stopped
 
 _CONTINUE = 0
@@ -51,6 +51,7 @@ def run_component(
             return _run(engine, linker, component, guest, program_input)
         finally:
             engine.leave()
+            guest.finish_output()
             guest.cpu.charge()
             guest.table.close()
 
@@ -153,7 +154,27 @@ def _stopped(stop: Stopped) -> Outcome:
 
 
 def _explain(guest: Guest, wasmtime_text: str) -> Outcome:
+    guest.finish_output()
     cause = guest.cause
     if isinstance(cause, Stopped):
         return _stopped(cause)
-    return Outcome("trap", wasmtime_text)
+    if isinstance(cause, Exit):
+        return _exited(cause.status)
+    return Outcome("trap", _with_stderr(guest, _reason(wasmtime_text)))
+
+
+def _exited(status: int) -> Outcome:
+    if status == 0:
+        return Outcome("ok", "null")
+    return Outcome("err", f"the program exited with status {status}")
+
+
+def _reason(wasmtime_text: str) -> str:
+    """wasmtime's innermost cause; the addresses above it mean nothing to a reader."""
+    _, found, cause = wasmtime_text.rpartition("Caused by:")
+    lines = (cause if found else wasmtime_text).strip().splitlines()
+    return lines[-1].strip() if lines else "trapped"
+
+
+def _with_stderr(guest: Guest, text: str) -> str:
+    return "\n".join([text, *guest.stderr_tail])

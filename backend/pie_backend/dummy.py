@@ -1,0 +1,175 @@
+"""A backend without a model, bit-exact under every schedule, for all tests that need no numbers.
+
+It keeps token ids where a model keeps KV, and draws each token from a hash of the whole sequence as
+the row's page table shows it. A page that is wrong, stale, lost or shared by mistake changes the
+tokens that follow, or is refused at once.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult, Row, Sampling
+
+DEFAULT_NUM_PAGES = 1024
+MAX_VOCAB_SIZE = 1 << 24
+GREEDY = Sampling()
+_TOKEN_BYTES = 4
+_UNWRITTEN = b"\xff" * _TOKEN_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What dummy draws from."""
+
+    size: int = 512
+    eos_tokens: tuple[int, ...] = (0,)
+    max_context: int = 32768
+    eos_period: int | None = None
+    """About one token in so many is the first of eos_tokens; None: none of them is ever drawn."""
+
+
+def vocabulary_of(path: str) -> Vocabulary:
+    """That of a Hugging Face directory, of `crumb`, or without a path the default one."""
+    if not path:
+        return Vocabulary()
+    directory = Path(__file__).parent / "crumb" if path == "crumb" else Path(path)
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+        eos = config.get("eos_token_id")
+        return Vocabulary(
+            size=config["vocab_size"],
+            eos_tokens=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+            max_context=config["max_position_embeddings"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BackendError(f"{directory} has no usable config.json: {error}") from error
+
+
+def expected_tokens(
+    prompt: Sequence[int],
+    num_tokens: int,
+    sampling: Sampling = GREEDY,
+    vocabulary: Vocabulary | None = None,
+) -> list[int]:
+    """What a dummy backend generates after a prompt, computed without pages or batches."""
+    vocabulary = vocabulary or Vocabulary()
+    sequence = list(prompt)
+    for draw in range(num_tokens):
+        packed = struct.pack(f"<{len(sequence)}I", *sequence)
+        sequence.append(_draw(packed, sampling, draw, vocabulary))
+    return sequence[len(prompt) :]
+
+
+def _draw(sequence: bytes, sampling: Sampling, draw: int, vocabulary: Vocabulary) -> int:
+    """top_k, top_p and min_p have no meaning for a hash; the temperature only switches the seed."""
+    digest = blake2b(sequence, digest_size=8)
+    if sampling.temperature > 0:
+        digest.update(struct.pack("<QQ", sampling.seed, draw))
+    number = int.from_bytes(digest.digest(), "little")
+    period = vocabulary.eos_period
+    if period is not None and (number >> 32) % period == 0:
+        return vocabulary.eos_tokens[0]
+    token = number % vocabulary.size
+    while token in vocabulary.eos_tokens:
+        token = (token + 1) % vocabulary.size
+    return token
+
+
+class DummyBackend:
+    """Refuses every batch that a real backend would compute wrong numbers from."""
+
+    def __init__(self, config: BackendConfig, vocabulary: Vocabulary | None = None) -> None:
+        self.vocabulary = vocabulary or vocabulary_of(config.path)
+        if self.vocabulary.size > MAX_VOCAB_SIZE:
+            raise BackendError(f"dummy takes vocabularies up to {MAX_VOCAB_SIZE} tokens")
+        num_pages = DEFAULT_NUM_PAGES if config.kv_pages is None else config.kv_pages
+        self.info = BackendInfo(
+            name=config.name,
+            architecture="dummy",
+            vocab_size=self.vocabulary.size,
+            max_context=self.vocabulary.max_context,
+            page_size=config.page_size,
+            num_pages=num_pages,
+            page_bytes=0,
+            eos_tokens=list(self.vocabulary.eos_tokens),
+            device="cpu",
+            dtype="none",
+        )
+        self._page_bytes = config.page_size * _TOKEN_BYTES
+        self._memory = bytearray(_UNWRITTEN * (num_pages * config.page_size))
+        self._closed = False
+
+    def execute(self, batch: Batch) -> BatchResult:
+        if self._closed:
+            raise BackendError("the dummy backend is closed")
+        self._check(batch)
+        for source, destination in batch.copies:
+            self._memory[self._span(destination)] = self._memory[self._span(source)]
+        for row in batch.rows:
+            self._write(row)
+        return BatchResult(batch.step, [self._answer(row) for row in batch.rows])
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _span(self, page: int) -> slice:
+        return slice(page * self._page_bytes, (page + 1) * self._page_bytes)
+
+    def _write(self, row: Row) -> None:
+        page_size = self.info.page_size
+        for position, token in enumerate(row.tokens, start=row.start):
+            slot = row.pages[position // page_size] * page_size + position % page_size
+            struct.pack_into("<I", self._memory, slot * _TOKEN_BYTES, token)
+
+    def _answer(self, row: Row) -> int | None:
+        sequence = self._read(row)
+        if row.sampling is None:
+            return None
+        return _draw(sequence, row.sampling, row.draw, self.vocabulary)
+
+    def _read(self, row: Row) -> bytes:
+        num_bytes = (row.start + len(row.tokens)) * _TOKEN_BYTES
+        pages = b"".join(self._memory[self._span(page)] for page in row.pages)
+        sequence = pages[:num_bytes]
+        # Every token id has a zero in its highest byte, so four 0xFF in a row are no tokens.
+        if _UNWRITTEN in sequence:
+            raise BackendError(f"a row at {row.start} reads slots that nobody wrote")
+        return sequence
+
+    def _check(self, batch: Batch) -> None:
+        read: set[int] = set()
+        written: list[int] = []
+        for row in batch.rows:
+            self._check_row(row)
+            first = row.start // self.info.page_size
+            read.update(row.pages[:first])
+            written.extend(row.pages[first:])
+        if len(set(written)) != len(written):
+            raise BackendError("two rows write one page")
+        if not read.isdisjoint(written):
+            raise BackendError("one row writes a page that another one reads")
+        for pair in batch.copies:
+            self._check_pages(pair)
+
+    def _check_row(self, row: Row) -> None:
+        end = row.start + len(row.tokens)
+        if not row.tokens or row.start < 0:
+            raise BackendError("a row needs tokens and a start that is not negative")
+        if end > self.info.max_context:
+            raise BackendError(f"a row ends at {end}, beyond {self.info.max_context}")
+        if len(row.pages) * self.info.page_size < end:
+            raise BackendError(f"{len(row.pages)} pages do not hold {end} tokens")
+        if not all(0 <= token < self.info.vocab_size for token in row.tokens):
+            raise BackendError("a row has a token outside the vocabulary")
+        self._check_pages(row.pages)
+
+    def _check_pages(self, pages: Sequence[int]) -> None:
+        if not all(0 <= page < self.info.num_pages for page in pages):
+            raise BackendError(f"a page is outside [0, {self.info.num_pages})")

@@ -1,0 +1,42 @@
+"""The scheduler's own section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from pie_daemon.settings import Count, setting
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much work goes into one forward pass, and how the KV cache is cut."""
+
+    max_batch_tokens: Annotated[
+        Count,
+        setting(
+            "Tokens in one forward pass; long prompts are computed in chunks of what decoding "
+            "leaves",
+            unit="tokens",
+            reload="rebuild",
+            why="keeps a device busy without holding up the tokens of others for long",
+        ),
+    ] = 2048
+    max_batch_rows: Annotated[
+        Count,
+        setting(
+            "Requests that run at the same time; at most max_batch_tokens of them count",
+            unit="rows",
+            reload="rebuild",
+            why="more rows than any of the supported devices gains from",
+        ),
+    ] = 256
+    page_size: Annotated[
+        Count,
+        setting(
+            "Tokens in one page of the KV cache",
+            unit="tokens",
+            reload="restart",
+            why="wastes half a page a context on average, and attention kernels like 16",
+        ),
+    ] = 16

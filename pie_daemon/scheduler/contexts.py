@@ -1,0 +1,154 @@
+"""Contexts: a journal of tokens, how many of them are computed, and the pages that hold their KV.
+
+Invariant of every context: `len(pages) == ceil(num_computed / page_size)`. A page that more than
+one context holds is only read; the first to write into a shared page takes a copy (fork is lazy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.owners import Owner
+from pie_daemon.scheduler.pages import IntegrityError, PagePool
+
+if TYPE_CHECKING:
+    from pie_daemon.scheduler.request import Request
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    id: int
+    owner: Owner
+    journal: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    """KV of tokens [0, num_computed) is in `pages`, or will be when the batch in flight is done."""
+    pages: list[int] = field(default_factory=list)
+    request: Request | None = None
+    """The one live request; while there is one, every mutating call answers `busy`."""
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that no batch has computed yet."""
+        return len(self.journal) - self.num_computed
+
+    @property
+    def num_visible(self) -> int:
+        """The length that the program sees: without what a generation has not handed out yet."""
+        hidden = 0 if self.request is None else self.request.num_hidden
+        return len(self.journal) - hidden
+
+
+class ContextTable:
+    """All contexts of one model and the pages between them."""
+
+    def __init__(self, num_pages: int, page_size: int) -> None:
+        self.pool = PagePool(num_pages)
+        self.page_size = page_size
+        self._contexts: dict[int, Context] = {}
+        self._last_id = 0
+        self._in_flight = False
+        self._released: list[int] = []  # while a batch is in flight: pages that it may still touch
+
+    def __len__(self) -> int:
+        return len(self._contexts)
+
+    def __iter__(self) -> Iterator[Context]:
+        return iter(self._contexts.values())
+
+    def create(self, owner: Owner) -> Context:
+        self._last_id += 1
+        context = Context(self._last_id, owner)
+        self._contexts[context.id] = context
+        owner.contexts.add(context.id)
+        return context
+
+    def get(self, context_id: int) -> Context:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise PieError("not-found", f"there is no context {context_id}")
+        return context
+
+    def get_idle(self, context_id: int) -> Context:
+        context = self.get(context_id)
+        if context.request is not None:
+            raise PieError("busy", "a request is running on this context: finish or cancel it")
+        return context
+
+    def fork(self, context: Context) -> Context:
+        child = self.create(context.owner)
+        child.journal = context.journal.copy()
+        child.num_computed = context.num_computed
+        child.pages = context.pages.copy()
+        self.pool.share(child.pages)
+        return child
+
+    def truncate(self, context: Context, length: int) -> None:
+        del context.journal[length:]
+        self.rewind(context, length)
+
+    def rewind(self, context: Context, num_computed: int) -> None:
+        """Forgets the KV of tokens [num_computed, end); the journal stays."""
+        if num_computed < context.num_computed:
+            context.num_computed = num_computed
+            kept = self.num_pages_for(num_computed)
+            self._release(context.pages[kept:])
+            del context.pages[kept:]
+
+    def drop(self, context: Context) -> None:
+        self.rewind(context, 0)
+        del self._contexts[context.id]
+        context.owner.contexts.discard(context.id)
+
+    def num_pages_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.page_size)
+
+    def num_pages_to_take(self, context: Context, length: int) -> int:
+        """Pages that computing up to `length` takes from the pool, a copied page included."""
+        missing = self.num_pages_for(length) - len(context.pages)
+        return missing + (1 if self._writes_shared_page(context) else 0)
+
+    def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
+        """Makes [num_computed, length) writable; returns how many pages that took."""
+        taken = self.num_pages_to_take(context, length)
+        if self._writes_shared_page(context):
+            shared, private = context.pages[-1], self.pool.allocate()
+            copies.append((shared, private))
+            self.pool.free([shared])
+            context.pages[-1] = private
+        for _ in range(self.num_pages_for(length) - len(context.pages)):
+            context.pages.append(self.pool.allocate())
+        return taken
+
+    def num_held_by(self, owner: Owner) -> int:
+        """Pages of all its contexts; a shared one counts in each."""
+        return sum(len(self._contexts[context_id].pages) for context_id in owner.contexts)
+
+    def depart(self) -> None:
+        """A batch takes off: until it lands, pages that are let go stay out of the pool."""
+        self._in_flight = True
+
+    def land(self) -> None:
+        self._in_flight = False
+        self.pool.free(self._released)
+        self._released = []
+
+    def check(self) -> None:
+        self.pool.check([*(context.pages for context in self), self._released])
+        for context in self:
+            if len(context.pages) != self.num_pages_for(context.num_computed):
+                raise IntegrityError(f"context {context.id}: page table and KV length differ")
+            if context.num_pending < 0:
+                raise IntegrityError(f"context {context.id}: more KV than tokens")
+
+    def _writes_shared_page(self, context: Context) -> bool:
+        partial = context.num_computed % self.page_size != 0
+        return partial and self.pool.num_holders(context.pages[-1]) > 1
+
+    def _release(self, pages: list[int]) -> None:
+        if self._in_flight:
+            self._released.extend(pages)
+        else:
+            self.pool.free(pages)

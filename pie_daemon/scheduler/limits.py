@@ -1,0 +1,74 @@
+"""What can be asked for at all: the model's vocabulary and context, the pool, an owner's quota."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pie_backend.batch import BackendInfo
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.contexts import Context, ContextTable
+from pie_daemon.scheduler.request import Request
+
+
+class Limits:
+    def __init__(self, info: BackendInfo) -> None:
+        self._info = info
+
+    def max_new(self, length: int, max_tokens: int | None) -> int:
+        """Tokens that a generation on a context of this length can make."""
+        room = self._info.max_context - length
+        if max_tokens is not None:
+            return min(max_tokens, room)
+        # The last token drawn needs no place in the pool.
+        return min(room, self._info.num_pages * self._info.page_size - length + 1)
+
+    def check_tokens(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            if not 0 <= token < self._info.vocab_size:
+                raise PieError(
+                    "invalid-argument",
+                    f"token {token} is outside the vocabulary [0, {self._info.vocab_size})",
+                )
+
+    def check_length(self, length: int) -> None:
+        if length > self._info.max_context:
+            raise PieError(
+                "invalid-argument",
+                f"the context would have {length} tokens; {self._info.name} takes "
+                f"{self._info.max_context}",
+            )
+
+    def check_fits(self, request: Request) -> None:
+        info = self._info
+        need = -(-request.worst_length // info.page_size)
+        if need > info.num_pages:
+            raise PieError(
+                "exhausted",
+                f"{request.worst_length} tokens need {need} pages of {info.page_size}; the pool "
+                f"has {info.num_pages}: ask for fewer tokens or raise backend.kv_pages",
+            )
+
+    def check_quota(self, request: Request, contexts: ContextTable) -> None:
+        """What an owner's contexts hold, or may come to hold through live requests."""
+        owner = request.context.owner
+        if owner.max_kv_pages is None:
+            return
+        others = sum(
+            contexts.num_pages_for(_worst_length(context))
+            for context in map(contexts.get, owner.contexts)
+            if context is not request.context
+        )
+        need = contexts.num_pages_for(request.worst_length)
+        if others + need > owner.max_kv_pages:
+            raise PieError(
+                "quota",
+                f"{owner.name} may hold {owner.max_kv_pages} pages; this takes up to {need} "
+                f"beside {others} of its other contexts",
+            )
+
+
+def _worst_length(context: Context) -> int:
+    request = context.request
+    if request is None or request.ended:
+        return context.num_computed
+    return max(context.num_computed, request.worst_length)

@@ -1,0 +1,105 @@
+"""Whose work it is: the instance, its user, the root of its family, and what they may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pie_daemon.errors import PieError
+
+
+class TokenBudget(Protocol):
+    """Counts generated tokens; several instances may share one, so it locks by itself if needed."""
+
+    def spend(self, num_tokens: int) -> bool:
+        """Takes that many if they are left, else none."""
+        ...
+
+    def left(self) -> int | None:
+        """None without a limit."""
+        ...
+
+
+class Unlimited:
+    def spend(self, num_tokens: int) -> bool:
+        return True
+
+    def left(self) -> int | None:
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class Share:
+    """One user's or one family's place in the round."""
+
+    last_turn: int = 0
+    """When it was last served, in turns; the lowest is served next."""
+    num_owners: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Owner:
+    """One instance as the scheduler knows it."""
+
+    name: str
+    user_name: str
+    root_name: str
+    user: Share
+    root: Share
+    budget: TokenBudget
+    max_kv_pages: int | None
+    contexts: set[int] = field(default_factory=set)
+    requests: set[int] = field(default_factory=set)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+
+
+class OwnerTable:
+    """Owners by name; users and roots live as long as one of their owners."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, Owner] = {}
+        self._users: dict[str, Share] = {}
+        self._roots: dict[tuple[str, str], Share] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def add(
+        self,
+        name: str,
+        user: str = "",
+        root: str | None = None,
+        budget: TokenBudget | None = None,
+        max_kv_pages: int | None = None,
+    ) -> Owner:
+        """`root` is the first ancestor that no instance launched; None: the instance itself."""
+        if name in self._owners:
+            raise PieError("already-exists", f"owner {name!r} is known already")
+        root_name = name if root is None else root
+        owner = Owner(
+            name=name,
+            user_name=user,
+            root_name=root_name,
+            user=self._users.setdefault(user, Share()),
+            root=self._roots.setdefault((user, root_name), Share()),
+            budget=Unlimited() if budget is None else budget,
+            max_kv_pages=max_kv_pages,
+        )
+        owner.user.num_owners += 1
+        owner.root.num_owners += 1
+        self._owners[name] = owner
+        return owner
+
+    def find(self, name: str) -> Owner | None:
+        return self._owners.get(name)
+
+    def remove(self, owner: Owner) -> None:
+        del self._owners[owner.name]
+        owner.user.num_owners -= 1
+        owner.root.num_owners -= 1
+        if not owner.user.num_owners:
+            del self._users[owner.user_name]
+        if not owner.root.num_owners:
+            del self._roots[owner.user_name, owner.root_name]

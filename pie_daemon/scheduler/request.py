@@ -1,0 +1,266 @@
+"""What a program asks of a context: to generate, or to have its tokens computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pie_backend.batch import Sampling
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.contexts import Context
+from pie_daemon.scheduler.text import TextStream
+
+GREEDY = Sampling()
+MAX_STOP_STRINGS = 64
+MAX_STOP_STRING_CHARS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateParams:
+    """The options of one generation."""
+
+    sampling: Sampling = GREEDY
+    fresh_seed: bool = False
+    """The program gave no seed: the service draws one in place of `sampling.seed`."""
+    max_tokens: int | None = None
+    """None: as many as the model's context and the page pool can hold."""
+    stop_tokens: tuple[int, ...] = ()
+    """Beside the model's end-of-sequence tokens."""
+    stop_strings: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    chunk_tokens: int = 1
+    """A chunk is ready with so many tokens; 0 hands everything over at the end."""
+
+    def check(self) -> None:
+        """Raises: PieError: `invalid-argument`, naming the first option out of range."""
+        sampling, stops = self.sampling, self.stop_strings
+        _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens must be at least 1")
+        _require(self.chunk_tokens >= 0, "chunk_tokens must not be negative")
+        _require(
+            math.isfinite(sampling.temperature) and sampling.temperature >= 0,
+            "temperature must be a number from 0",
+        )
+        _require(sampling.top_k >= 0, "top_k must not be negative")
+        _require(0 < sampling.top_p <= 1, "top_p must be above 0 and at most 1")
+        _require(0 <= sampling.min_p <= 1, "min_p must be from 0 to 1")
+        _require(0 <= sampling.seed < 1 << 64, "seed must be an unsigned 64-bit number")
+        _require(len(stops) <= MAX_STOP_STRINGS, f"more than {MAX_STOP_STRINGS} stop_strings")
+        _require(
+            all(0 < len(stop) <= MAX_STOP_STRING_CHARS for stop in stops),
+            f"each of stop_strings must have 1 to {MAX_STOP_STRING_CHARS} characters",
+        )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise PieError("invalid-argument", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    tokens: list[int]
+    text: str
+    """May lag `tokens` by half a character or a possible stop string; the last chunk catches up."""
+
+
+FinishKind = Literal["stop-token", "stop-string", "length", "budget", "cancelled", "flushed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    kind: FinishKind
+    token: int | None = None
+    """Of `stop-token`: the last of the tokens; it is not in the text."""
+    text: str | None = None
+    """Of `stop-string`: which one; the text ends before it, the tokens end with its last piece."""
+
+
+CANCELLED = Finish("cancelled")
+LENGTH = Finish("length")
+BUDGET = Finish("budget")
+FLUSHED = Finish("flushed")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    """Tokens of the context when the request came."""
+    cached_tokens: int
+    """Those of them whose KV was there already."""
+    generated_tokens: int
+    """Tokens drawn, those included that a cancellation took back."""
+    queued_s: float
+    """From the request to its first place in a batch; so far, while it waits."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """One request from its submission until it is dropped; the base of its kinds."""
+
+    id: int
+    context: Context
+    submitted_at_s: float
+    prompt_tokens: int
+    """Length of the context when the request came."""
+    cached_tokens: int
+    admitted_at_s: float | None = None
+    num_reserved: int = 0
+    """Pages that it may still take and that nobody else is given."""
+    finish: Finish | None = None
+    error: PieError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """No batch will carry it again."""
+        return self.finish is not None or self.error is not None
+
+    @property
+    def ready(self) -> bool:
+        """`take` has something to say: a chunk, the end, or an error."""
+        return self.ended
+
+    @property
+    def drained(self) -> bool:
+        """Ended, and everything that it made is handed out: the context is free again."""
+        return self.ended
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the token after the last pending one is drawn; None: not at all."""
+        return None
+
+    @property
+    def num_drawn(self) -> int:
+        """Tokens drawn, those included that a cancellation took back."""
+        return 0
+
+    @property
+    def num_hidden(self) -> int:
+        """Tokens at the end of the journal that the program has not been given."""
+        return 0
+
+    @property
+    def worst_length(self) -> int:
+        """The longest that the computed part of the context can get through this request."""
+        return self.prompt_tokens
+
+    def advance(self, token: int | None) -> None:
+        """Takes in what a batch made of its row."""
+        raise NotImplementedError
+
+    def take(self) -> Chunk | None:
+        self._raise_error()
+        return None
+
+    def forget_hidden(self) -> None:
+        """Gives up what was not handed out."""
+
+    def _raise_error(self) -> None:
+        # A new one each time: many threads raise what many requests failed from.
+        if self.error is not None:
+            raise PieError(self.error.code, self.error.message)
+
+    def usage(self, now_s: float) -> Usage:
+        admitted_at_s = now_s if self.admitted_at_s is None else self.admitted_at_s
+        queued_s = admitted_at_s - self.submitted_at_s
+        return Usage(self.prompt_tokens, self.cached_tokens, self.num_drawn, queued_s)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Flush(Request):
+    """Computes what was appended, and draws nothing."""
+
+    def advance(self, token: int | None) -> None:
+        if self.context.num_pending == 0:
+            self.finish = FLUSHED
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Generation(Request):
+    """A decode loop over one context."""
+
+    params: GenerateParams
+    max_new: int
+    """Tokens that it makes at most: of max_tokens, the model's context and the pool the least."""
+    stops: frozenset[int]
+    token_bytes: Callable[[int], bytes]
+    stream: TextStream
+    tokens: list[int] = field(default_factory=list)
+    num_taken: int = 0
+    draws: int = 0
+    _texts: list[str] = field(default_factory=list, init=False)
+
+    @property
+    def ready(self) -> bool:
+        if self.ended:
+            return True
+        return 0 < self.params.chunk_tokens <= len(self.tokens) - self.num_taken
+
+    @property
+    def drained(self) -> bool:
+        return self.ended and self.num_taken == len(self.tokens) and not self._texts
+
+    @property
+    def sampling(self) -> Sampling | None:
+        return self.params.sampling
+
+    @property
+    def num_drawn(self) -> int:
+        return self.draws
+
+    @property
+    def num_hidden(self) -> int:
+        return len(self.tokens) - self.num_taken
+
+    @property
+    def worst_length(self) -> int:
+        # The last token is drawn but never computed by this generation.
+        return self.prompt_tokens + self.max_new - 1
+
+    def advance(self, token: int | None) -> None:
+        if token is None:
+            return
+        if not self.context.owner.budget.spend(1):
+            self.end(BUDGET)
+            return
+        self.tokens.append(token)
+        self.context.journal.append(token)
+        self.draws += 1
+        finish = self._finish_after(token)
+        if finish is not None:
+            self.end(finish)
+
+    def end(self, finish: Finish) -> None:
+        self.finish = finish
+        self._add_text(self.stream.finish())
+
+    def take(self) -> Chunk | None:
+        self._raise_error()
+        if not self.ready or self.drained:
+            return None
+        chunk = Chunk(self.tokens[self.num_taken :], "".join(self._texts))
+        self.num_taken = len(self.tokens)
+        self._texts.clear()
+        return chunk
+
+    def forget_hidden(self) -> None:
+        del self.tokens[self.num_taken :]
+        self._texts.clear()
+
+    def _finish_after(self, token: int) -> Finish | None:
+        if token in self.stops:
+            return Finish("stop-token", token=token)
+        self._add_text(self.stream.push(self.token_bytes(token)))
+        if self.stream.matched is not None:
+            return Finish("stop-string", text=self.stream.matched)
+        if len(self.tokens) >= self.max_new:
+            return LENGTH
+        if self.context.owner.budget.left() == 0:
+            return BUDGET
+        return None
+
+    def _add_text(self, text: str) -> None:
+        if text:
+            self._texts.append(text)

@@ -1,0 +1,324 @@
+"""The scheduler's thread and lock around the pure state machine; one service per model.
+
+Programs call in from their own threads under a short lock that is never held while the backend
+computes. The scheduler's thread goes round `take -> decide -> run -> deliver`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from pie_backend.base import Backend, BackendError
+from pie_backend.batch import BackendInfo, Batch, BatchResult
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.owners import TokenBudget
+from pie_daemon.scheduler.pages import IntegrityError
+from pie_daemon.scheduler.request import Chunk, Finish, GenerateParams, Usage
+from pie_daemon.scheduler.state import SchedulerState
+from pie_daemon.scheduler.stats import RateMeter, SchedulerStats
+
+_log = logging.getLogger(__name__)
+
+IDLE_CHECK_S = 1.0
+"""Silence after which the page accounting is proved, once."""
+
+Notify = Callable[[], None]
+
+
+class OwnerUsage(msgspec.Struct, frozen=True):
+    """What one instance used of this model so far."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    kv_pages: int = 0
+    """Held now; shared ones count in each context."""
+
+
+def _random_seed() -> int:
+    return secrets.randbits(64)
+
+
+class Scheduler:
+    """Thread-safe. Every method raises PieError; none of them waits for the backend.
+
+    `token_bytes` gives the bytes of a token in the text (none for special tokens); `on_tokens` is
+    told by the scheduler's thread how many tokens an owner was given by a batch. The backend stays
+    the caller's, who closes it after `stop`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        token_bytes: Callable[[int], bytes],
+        config: SchedulerConfig | None = None,
+        *,
+        on_tokens: Callable[[str, int], None] | None = None,
+        fresh_seed: Callable[[], int] = _random_seed,
+    ) -> None:
+        self._backend = backend
+        self._on_tokens = on_tokens
+        self._fresh_seed = fresh_seed
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._idle = True
+        self._stopping = False
+        self._failure: PieError | None = None
+        self._integrity_error: str | None = None
+        self._notify: dict[int, Notify] = {}
+        self._last_batch = Batch(step=0, rows=[])
+        self._computed = RateMeter()
+        self._generated = RateMeter()
+        self._state = SchedulerState(
+            backend.info, config or SchedulerConfig(), token_bytes, time.monotonic
+        )
+        self._thread = threading.Thread(
+            target=self._main, name=f"scheduler-{backend.info.name}", daemon=True
+        )
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._backend.info
+
+    # Owners
+
+    def add_owner(
+        self,
+        owner: str,
+        *,
+        user: str = "",
+        root: str | None = None,
+        budget: TokenBudget | None = None,
+        max_kv_pages: int | None = None,
+    ) -> None:
+        """Makes an instance known before its first context; without it, it is its own family."""
+        with self._lock:
+            self._state.owners.add(owner, user, root, budget, max_kv_pages)
+
+    def drop_owner(self, owner: str) -> None:
+        """Cancels and frees everything of an instance; an unknown one is fine."""
+        with self._lock:
+            known = self._state.owners.find(owner)
+            for request_id in known.requests if known else ():
+                self._notify.pop(request_id, None)
+            self._state.drop_owner(owner)
+        self._wake.set()
+
+    def owner_usage(self, owner: str) -> OwnerUsage:
+        """Zeros for an unknown owner."""
+        with self._lock:
+            known = self._state.owners.find(owner)
+            if known is None:
+                return OwnerUsage()
+            return OwnerUsage(
+                known.prompt_tokens,
+                known.cached_tokens,
+                known.generated_tokens,
+                self._state.contexts.num_held_by(known),
+            )
+
+    # Contexts
+
+    def create_context(self, owner: str) -> int:
+        with self._lock:
+            return self._state.create_context(owner)
+
+    def append(self, context: int, tokens: Sequence[int]) -> None:
+        with self._lock:
+            self._state.append(context, tokens)
+
+    def fork(self, context: int) -> int:
+        with self._lock:
+            return self._state.fork(context)
+
+    def truncate(self, context: int, length: int) -> None:
+        with self._lock:
+            self._state.truncate(context, length)
+        self._wake.set()
+
+    def length(self, context: int) -> int:
+        with self._lock:
+            return self._state.length(context)
+
+    def tokens(self, context: int, start: int, end: int) -> list[int]:
+        with self._lock:
+            return self._state.tokens(context, start, end)
+
+    def drop_context(self, context: int) -> None:
+        """Cancels a request that runs on it."""
+        with self._lock:
+            self._state.drop_context(context)
+        self._wake.set()
+
+    # Requests
+
+    def generate(self, context: int, params: GenerateParams, notify: Notify) -> int:
+        """`notify` is called by the scheduler's thread each time there is something to take."""
+        if params.fresh_seed:
+            sampling = msgspec.structs.replace(params.sampling, seed=self._fresh_seed())
+            params = replace(params, sampling=sampling, fresh_seed=False)
+        with self._lock:
+            self._require_alive()
+            request = self._state.generate(context, params)
+            self._notify[request] = notify
+        self._wake.set()
+        return request
+
+    def flush(self, context: int, notify: Notify) -> int | None:
+        """None: everything appended is computed already."""
+        with self._lock:
+            self._require_alive()
+            request = self._state.flush(context)
+            if request is not None:
+                self._notify[request] = notify
+        self._wake.set()
+        return request
+
+    def ready(self, request: int) -> bool:
+        with self._lock:
+            return self._state.ready(request)
+
+    def take(self, request: int) -> Chunk | None:
+        """What is ready, from then on handed out; None: nothing is (any more).
+
+        Raises: PieError: why the request failed.
+        """
+        with self._lock:
+            return self._state.take(request)
+
+    def finish(self, request: int) -> Finish | None:
+        """None until everything is handed out."""
+        with self._lock:
+            return self._state.finish(request)
+
+    def usage(self, request: int) -> Usage:
+        with self._lock:
+            return self._state.usage(request)
+
+    def cancel(self, request: int) -> None:
+        """The context ends with what was handed out."""
+        with self._lock:
+            self._state.cancel(request)
+        self._wake.set()
+
+    def drop_request(self, request: int) -> None:
+        """Cancels it, unless everything is handed out, and forgets it."""
+        with self._lock:
+            self._state.drop_request(request)
+            self._notify.pop(request, None)
+        self._wake.set()
+
+    # Service
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the batch in flight; unfinished requests fail with `closed`."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._fail(PieError("closed", f"the scheduler of {self.info.name} was stopped"))
+
+    def check(self) -> None:
+        """Proves that pages, contexts and requests agree. Raises: IntegrityError."""
+        with self._lock:
+            self._state.check()
+
+    def stats(self) -> SchedulerStats:
+        now_s = time.monotonic()
+        with self._lock:
+            state = self._state
+            return SchedulerStats(
+                model=self.info.name,
+                owners=len(state.owners),
+                contexts=len(state.contexts),
+                running_requests=len(state.running),
+                waiting_requests=len(state.waiting),
+                num_pages=state.contexts.pool.num_pages,
+                free_pages=state.contexts.pool.num_free,
+                reserved_pages=sum(request.num_reserved for request in state.running.values()),
+                steps=state.counters.steps,
+                rows=state.counters.rows,
+                last_batch_rows=len(self._last_batch.rows),
+                last_batch_tokens=sum(len(row.tokens) for row in self._last_batch.rows),
+                computed_tokens=state.counters.computed_tokens,
+                generated_tokens=state.counters.generated_tokens,
+                computed_tokens_per_s=self._computed.per_s(now_s),
+                generated_tokens_per_s=self._generated.per_s(now_s),
+                failure=None if self._failure is None else self._failure.message,
+                integrity_error=self._integrity_error,
+            )
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise PieError(self._failure.code, self._failure.message)
+
+    def _main(self) -> None:
+        try:
+            while self._take():
+                batch = self._decide()
+                if batch is not None:
+                    self._deliver(self._backend.execute(batch))
+        except BackendError as error:
+            _log.error("the backend of %s died: %s", self.info.name, error)
+            self._fail(PieError("internal", f"the backend of {self.info.name} died: {error}"))
+        except Exception as error:  # noqa: BLE001 - the thread's edge: programs must not hang
+            _log.exception("the scheduler of %s failed", self.info.name)
+            self._fail(PieError("internal", f"the scheduler of {self.info.name} failed: {error}"))
+
+    def _take(self) -> bool:
+        """Waits while there is nothing to compute; False when it is time to stop."""
+        if self._idle and not self._wake.wait(IDLE_CHECK_S):
+            self._check_idle()
+            self._wake.wait()
+        self._wake.clear()
+        return not self._stopping
+
+    def _check_idle(self) -> None:
+        try:
+            self.check()
+        except IntegrityError as error:
+            self._integrity_error = str(error)
+            _log.error("the pages of %s do not add up: %s", self.info.name, error)
+
+    def _decide(self) -> Batch | None:
+        with self._lock:
+            batch = self._state.decide()
+            self._idle = batch is None
+            if batch is not None:
+                self._last_batch = batch
+            return batch
+
+    def _deliver(self, result: BatchResult) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            self._computed.add(sum(len(row.tokens) for row in self._last_batch.rows), now_s)
+            delivery = self._state.complete(result)
+            self._generated.add(sum(delivery.tokens.values()), now_s)
+            callbacks = [self._notify[request] for request in delivery.ready]
+        self._account(delivery.tokens)
+        for notify in callbacks:
+            notify()
+
+    def _account(self, tokens: Counter[str]) -> None:
+        if self._on_tokens is not None:
+            for owner, num_tokens in tokens.items():
+                self._on_tokens(owner, num_tokens)
+
+    def _fail(self, error: PieError) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+            callbacks = [self._notify[request] for request in self._state.fail(error)]
+        for notify in callbacks:
+            notify()

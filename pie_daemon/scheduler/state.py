@@ -1,0 +1,360 @@
+"""The scheduler as a pure state machine: calls of programs in, batches and deliveries out.
+
+    decide() -> Batch      the backend computes it      complete(BatchResult) -> deliveries
+
+No thread, no I/O, no clock and no randomness of its own; one batch is in flight at a time. Calls
+may come while it is: pages that they let go stay out of the pool until the batch has landed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Row
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.limits import Limits
+from pie_daemon.scheduler.owners import Owner, OwnerTable
+from pie_daemon.scheduler.pages import IntegrityError
+from pie_daemon.scheduler.policy import DecodeFirst, ReserveWorstCase
+from pie_daemon.scheduler.request import (
+    BUDGET,
+    CANCELLED,
+    LENGTH,
+    Chunk,
+    Finish,
+    Flush,
+    GenerateParams,
+    Generation,
+    Request,
+    Usage,
+)
+from pie_daemon.scheduler.text import TextStream
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start."""
+
+    steps: int = 0
+    rows: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one batch brought."""
+
+    ready: list[int] = field(default_factory=list)
+    """Requests that have something to take."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    """New tokens by owner."""
+
+
+class SchedulerState:
+    """All contexts and requests of one model."""
+
+    def __init__(
+        self,
+        info: BackendInfo,
+        config: SchedulerConfig,
+        token_bytes: Callable[[int], bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self.info = info
+        self.limits = Limits(info)
+        self.owners = OwnerTable()
+        self.contexts = ContextTable(info.num_pages, info.page_size)
+        self.waiting: dict[int, Request] = {}
+        self.running: dict[int, Request] = {}
+        self.counters = Counters()
+        self._max_batch_tokens = config.max_batch_tokens
+        self._max_running = min(config.max_batch_rows, config.max_batch_tokens)
+        self._token_bytes = token_bytes
+        self._clock = clock
+        self._admission = ReserveWorstCase()
+        self._rows = DecodeFirst()
+        self._requests: dict[int, Request] = {}
+        self._last_request_id = 0
+        self._last_turn = 0
+        self._in_flight: list[tuple[Request, Row]] | None = None
+
+    # Contexts
+
+    def create_context(self, owner_name: str) -> int:
+        owner = self.owners.find(owner_name) or self.owners.add(owner_name)
+        return self.contexts.create(owner).id
+
+    def append(self, context_id: int, tokens: Sequence[int]) -> None:
+        context = self.contexts.get_idle(context_id)
+        self.limits.check_tokens(tokens)
+        self.limits.check_length(len(context.journal) + len(tokens))
+        context.journal.extend(tokens)
+
+    def fork(self, context_id: int) -> int:
+        return self.contexts.fork(self.contexts.get_idle(context_id)).id
+
+    def truncate(self, context_id: int, length: int) -> None:
+        context = self.contexts.get_idle(context_id)
+        if not 0 <= length <= len(context.journal):
+            raise PieError(
+                "invalid-argument", f"length {length} is outside [0, {len(context.journal)}]"
+            )
+        self.contexts.truncate(context, length)
+
+    def length(self, context_id: int) -> int:
+        return self.contexts.get(context_id).num_visible
+
+    def tokens(self, context_id: int, start: int, end: int) -> list[int]:
+        context = self.contexts.get(context_id)
+        if not 0 <= start <= end <= context.num_visible:
+            raise PieError(
+                "invalid-argument",
+                f"[{start}, {end}) is not a range within [0, {context.num_visible})",
+            )
+        return context.journal[start:end]
+
+    def drop_context(self, context_id: int) -> None:
+        """Cancels the request that runs on it, if there is one."""
+        context = self.contexts.get(context_id)
+        if context.request is not None:
+            self._abort(context.request, CANCELLED)
+        self.contexts.drop(context)
+
+    # Requests
+
+    def generate(self, context_id: int, params: GenerateParams) -> int:
+        context = self.contexts.get_idle(context_id)
+        params.check()
+        self.limits.check_tokens(params.stop_tokens)
+        length = len(context.journal)
+        if length == 0:
+            raise PieError("invalid-argument", "an empty context has nothing to generate from")
+        eos = () if params.ignore_eos else self.info.eos_tokens
+        generation = Generation(
+            id=self._last_request_id + 1,
+            context=context,
+            submitted_at_s=self._clock(),
+            prompt_tokens=length,
+            cached_tokens=min(context.num_computed, length - 1),
+            params=params,
+            max_new=self.limits.max_new(length, params.max_tokens),
+            stops=frozenset((*eos, *params.stop_tokens)),
+            token_bytes=self._token_bytes,
+            stream=TextStream(params.stop_strings),
+        )
+        if generation.max_new <= 0:
+            generation.end(LENGTH)
+        elif context.owner.budget.left() == 0:
+            generation.end(BUDGET)
+        self._submit(generation)
+        return generation.id
+
+    def flush(self, context_id: int) -> int | None:
+        """None: everything is computed already."""
+        context = self.contexts.get_idle(context_id)
+        if context.num_pending == 0:
+            return None
+        flush = Flush(
+            id=self._last_request_id + 1,
+            context=context,
+            submitted_at_s=self._clock(),
+            prompt_tokens=len(context.journal),
+            cached_tokens=context.num_computed,
+        )
+        self._submit(flush)
+        return flush.id
+
+    def ready(self, request_id: int) -> bool:
+        return self._get(request_id).ready
+
+    def take(self, request_id: int) -> Chunk | None:
+        """What is ready, from then on handed out; None: nothing is (any more).
+
+        Raises: PieError: why the request failed.
+        """
+        request = self._get(request_id)
+        chunk = request.take()
+        self._settle(request)
+        return chunk
+
+    def finish(self, request_id: int) -> Finish | None:
+        """None until everything is handed out."""
+        request = self._get(request_id)
+        return request.finish if request.drained else None
+
+    def usage(self, request_id: int) -> Usage:
+        return self._get(request_id).usage(self._clock())
+
+    def cancel(self, request_id: int) -> None:
+        """The context ends with what was handed out; what is drained already stays as it is."""
+        request = self._get(request_id)
+        if not request.drained:
+            self._abort(request, CANCELLED)
+
+    def drop_request(self, request_id: int) -> None:
+        self.cancel(request_id)
+        request = self._requests.pop(request_id)
+        request.context.owner.requests.discard(request_id)
+
+    def drop_owner(self, owner_name: str) -> None:
+        """Frees everything of an instance; one that never asked for anything is fine."""
+        owner = self.owners.find(owner_name)
+        if owner is None:
+            return
+        for request_id in list(owner.requests):
+            self.drop_request(request_id)
+        for context_id in list(owner.contexts):
+            self.drop_context(context_id)
+        self.owners.remove(owner)
+
+    # Batches
+
+    def decide(self) -> Batch | None:
+        """The next batch; None: there is nothing to compute until a call changes that."""
+        assert self._in_flight is None, "one batch at a time"
+        self._admit()
+        chosen = self._rows.choose(self.running.values(), self._max_batch_tokens)
+        if not chosen:
+            return None
+        copies: list[tuple[int, int]] = []
+        rows = [self._row(request, num_tokens, copies) for request, num_tokens in chosen]
+        self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
+        self.contexts.depart()
+        self.counters.steps += 1
+        self.counters.rows += len(rows)
+        return Batch(step=self.counters.steps, rows=rows, copies=copies)
+
+    def complete(self, result: BatchResult) -> Delivery:
+        """Takes in what the batch in flight made."""
+        flight = self._land()
+        if result.step != self.counters.steps or len(result.tokens) != len(flight):
+            raise BackendError(f"the backend answered step {result.step} with the wrong rows")
+        delivery = Delivery()
+        for (request, row), token in zip(flight, result.tokens, strict=True):
+            if (row.sampling is None) != (token is None):
+                raise BackendError("the backend's tokens do not match the rows that asked for one")
+            if request.id in self.running:
+                self._advance(request, token, delivery)
+        return delivery
+
+    def fail(self, error: PieError) -> list[int]:
+        """The backend is gone: ends every unfinished request with that error; returns them."""
+        if self._in_flight is not None:
+            self._land()
+        failed = [request for request in self._requests.values() if not request.ended]
+        for request in failed:
+            self._abort(request, None)
+            request.error = error
+        return [request.id for request in failed]
+
+    def check(self) -> None:
+        """Proves that pages, contexts and reservations agree.
+
+        Raises: IntegrityError: naming the first contradiction.
+        """
+        self.contexts.check()
+        reserved = sum(request.num_reserved for request in self._requests.values())
+        if reserved > self.contexts.pool.num_free:
+            raise IntegrityError("more pages are reserved than free")
+        live = {request.id for request in self._requests.values() if not request.ended}
+        if live != self.waiting.keys() | self.running.keys():
+            raise IntegrityError("the queues are not the live requests")
+
+    def _get(self, request_id: int) -> Request:
+        request = self._requests.get(request_id)
+        if request is None:
+            raise PieError("not-found", f"there is no request {request_id}")
+        return request
+
+    def _submit(self, request: Request) -> None:
+        context = request.context
+        if not request.ended:
+            self.limits.check_fits(request)
+            self.limits.check_quota(request, self.contexts)
+            if request.sampling is not None and context.num_pending == 0:
+                # A draw needs the logits of the last token: compute it once more.
+                self.contexts.rewind(context, len(context.journal) - 1)
+            self.waiting[request.id] = request
+        self._last_request_id = request.id
+        self._requests[request.id] = request
+        context.request = request
+        context.owner.requests.add(request.id)
+        context.owner.prompt_tokens += request.prompt_tokens
+        context.owner.cached_tokens += request.cached_tokens
+        self._settle(request)
+
+    def _settle(self, request: Request) -> None:
+        if request.drained and request.context.request is request:
+            request.context.request = None
+
+    def _retire(self, request: Request) -> None:
+        self.waiting.pop(request.id, None)
+        self.running.pop(request.id, None)
+        request.num_reserved = 0
+        self._settle(request)
+
+    def _abort(self, request: Request, finish: Finish | None) -> None:
+        context = request.context
+        visible = context.num_visible
+        request.forget_hidden()
+        request.finish = finish
+        self.contexts.truncate(context, visible)
+        self._retire(request)
+        context.request = None
+
+    def _admit(self) -> None:
+        if not self.waiting or len(self.running) >= self._max_running:
+            return
+        admitted = self._admission.admit(
+            self.waiting.values(), self.running.values(), self.contexts, self._max_running
+        )
+        for request in admitted:
+            del self.waiting[request.id]
+            self.running[request.id] = request
+            request.admitted_at_s = self._clock()
+            self._take_turn(request.context.owner)
+
+    def _take_turn(self, owner: Owner) -> None:
+        self._last_turn += 1
+        owner.user.last_turn = owner.root.last_turn = self._last_turn
+
+    def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
+        context = request.context
+        start, end = context.num_computed, context.num_computed + num_tokens
+        request.num_reserved -= self.contexts.extend(context, end, copies)
+        context.num_computed = end
+        self.counters.computed_tokens += num_tokens
+        if num_tokens > 1:
+            self._take_turn(context.owner)
+        return Row(
+            tokens=context.journal[start:end],
+            start=start,
+            pages=context.pages.copy(),
+            sampling=request.sampling if context.num_pending == 0 else None,
+            draw=request.num_drawn,
+        )
+
+    def _land(self) -> list[tuple[Request, Row]]:
+        assert self._in_flight is not None, "no batch is in flight"
+        flight, self._in_flight = self._in_flight, None
+        self.contexts.land()
+        return flight
+
+    def _advance(self, request: Request, token: int | None, delivery: Delivery) -> None:
+        drawn = request.num_drawn
+        request.advance(token)
+        if request.num_drawn > drawn:
+            owner = request.context.owner
+            owner.generated_tokens += 1
+            self.counters.generated_tokens += 1
+            delivery.tokens[owner.name] += 1
+        if request.ended:
+            self._retire(request)
+        if request.ready:
+            delivery.ready.append(request.id)

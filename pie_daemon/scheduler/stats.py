@@ -1,0 +1,55 @@
+"""What the scheduler tells about itself."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+
+class SchedulerStats(msgspec.Struct, frozen=True):
+    """One moment; counters run since the start."""
+
+    model: str
+    owners: int
+    contexts: int
+    running_requests: int
+    waiting_requests: int
+    num_pages: int
+    free_pages: int
+    reserved_pages: int
+    """Of the free ones: promised to running requests."""
+    steps: int
+    """Batches computed."""
+    rows: int
+    """Rows in all of them."""
+    last_batch_rows: int
+    last_batch_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    computed_tokens_per_s: float
+    """Averaged over the last seconds, prompts included."""
+    generated_tokens_per_s: float
+    failure: str | None
+    """Why the backend computes no more; None while it does."""
+    integrity_error: str | None
+    """What the last proof of the page accounting found; a defect of the scheduler."""
+
+
+class RateMeter:
+    """Events per second with an exponentially fading memory."""
+
+    def __init__(self, half_life_s: float = 5.0) -> None:
+        self._decay_per_s = math.log(2) / half_life_s
+        self._weight = 0.0
+        self._at_s = 0.0
+
+    def add(self, count: int, now_s: float) -> None:
+        self._weight = self._faded(now_s) + count
+        self._at_s = now_s
+
+    def per_s(self, now_s: float) -> float:
+        return self._faded(now_s) * self._decay_per_s
+
+    def _faded(self, now_s: float) -> float:
+        return self._weight * math.exp(-self._decay_per_s * (now_s - self._at_s))

@@ -1,0 +1,65 @@
+"""Defaults that depend on other values or on the machine's folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pie_backend.batch import BackendConfig
+from pie_client import paths
+from pie_daemon.config.sections import ModelSection, NamedModel, PieConfig
+
+EMBEDDED = "crumb"
+
+
+def complete(config: PieConfig) -> PieConfig:
+    """Fills in what null stands for; doing it twice changes nothing.
+
+    Afterwards `models` holds every model, the default one first, and `model` names the default.
+    """
+    models = _models(config)
+    name = next(iter(models))
+    folder = config.watcher.dir or str(paths.state_dir() / "inferlets")
+    absolute = str(Path(folder).expanduser().absolute())
+    return msgspec.structs.replace(
+        config,
+        model=ModelSection(path=models[name].path, name=name),
+        models=models,
+        watcher=msgspec.structs.replace(config.watcher, dir=absolute),
+    )
+
+
+def _models(config: PieConfig) -> dict[str, NamedModel]:
+    model, models = config.model, config.models
+    if model.path is not None and model.name not in models:
+        return {_name(model): NamedModel(path=model.path), **models}
+    if not models:
+        return {model.name or EMBEDDED: NamedModel(path=EMBEDDED)}
+    first = model.name or next(iter(models))
+    return {first: models[first], **models}
+
+
+def _name(model: ModelSection) -> str:
+    path = model.path or EMBEDDED
+    return model.name or Path(path).expanduser().absolute().name
+
+
+def backend_configs(config: PieConfig) -> list[BackendConfig]:
+    """What `pie_backend.create` takes, one for each model, the default one first."""
+    backend, scheduler = config.backend, config.scheduler
+    return [
+        BackendConfig(
+            name=name,
+            kind=backend.kind,
+            path=model.path,
+            device=backend.device,
+            dtype=backend.dtype,
+            placement=backend.placement,
+            page_size=scheduler.page_size,
+            kv_pages=backend.kv_pages,
+            max_batch_tokens=scheduler.max_batch_tokens,
+            num_threads=backend.threads,
+        )
+        for name, model in config.models.items()
+    ]

@@ -1,0 +1,134 @@
+"""The whole configuration as code sees it, and the sections no single package owns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from pie_daemon.listener.config import ListenerConfig
+from pie_daemon.log import LoggingConfig
+from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.settings import Count, Seconds, setting
+from pie_daemon.watcher.config import WatcherConfig
+
+
+class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What computes: the same for every model of this daemon."""
+
+    kind: Annotated[
+        Literal["engine", "dummy"],
+        setting(
+            "engine runs the model; dummy draws tokens from a hash, for tests without numbers",
+            reload="restart",
+            why="tokens of the model are what a server is for",
+        ),
+    ] = "engine"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "metal"],
+        setting(
+            "Where the model runs; auto takes the best device that is present",
+            reload="rebuild",
+            why="works on every machine",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        setting(
+            "Number format of weights and KV cache; auto takes the checkpoint's",
+            reload="rebuild",
+            why="what the model was trained in",
+        ),
+    ] = "auto"
+    placement: Annotated[
+        Literal["process", "inline"],
+        setting(
+            "process: a worker process of its own; inline: inside the daemon",
+            reload="restart",
+            why="a crash or a busy interpreter on one side does not stop the other",
+        ),
+    ] = "process"
+    kv_pages: Annotated[
+        Count | None,
+        setting(
+            "Pages in the pool of the KV cache; null: as many as fit into free memory",
+            unit="pages",
+            reload="rebuild",
+            why="memory that is not a page serves nobody",
+        ),
+    ] = None
+    threads: Annotated[
+        Count | None,
+        setting(
+            "Threads that compute on a CPU; null: one for each core the process may use",
+            unit="threads",
+            reload="rebuild",
+            why="more threads than cores slow each other down",
+        ),
+    ] = None
+
+
+class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shorthand for the default model."""
+
+    path: Annotated[
+        str | None,
+        setting(
+            "Hugging Face directory of the default model, or `crumb` for the embedded one; "
+            "null: `crumb`, unless `models` names others",
+            reload="rebuild",
+            why="a first token without a download",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        setting(
+            "Name of the default model; null: the last part of its path, "
+            "or the first one of `models`",
+            reload="rebuild",
+            why="programs ask for models by name",
+        ),
+    ] = None
+
+
+class NamedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One entry of `models`."""
+
+    path: Annotated[
+        str,
+        setting(
+            "Hugging Face directory of this model, or `crumb` for the embedded one",
+            reload="rebuild",
+            why="there is none: an entry without a path means nothing",
+        ),
+    ]
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Numbers about the running daemon."""
+
+    log_interval_s: Annotated[
+        Seconds | None,
+        setting(
+            "Time between two log lines with the load of the daemon; null: none",
+            unit="s",
+            reload="live",
+            why="`pie ps` and the status request answer the same when somebody asks",
+        ),
+    ] = None
+
+
+class PieConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything the daemon is built from. Made once, by `load`; replaced, never changed."""
+
+    backend: BackendSection = BackendSection()
+    model: ModelSection = ModelSection()
+    models: dict[str, NamedModel] = {}
+    scheduler: SchedulerConfig = SchedulerConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    listener: ListenerConfig = ListenerConfig()
+    watcher: WatcherConfig = WatcherConfig()
+    limits: LimitsConfig = LimitsConfig()
+    logging: LoggingConfig = LoggingConfig()
+    metrics: MetricsConfig = MetricsConfig()

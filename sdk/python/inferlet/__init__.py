@@ -1,0 +1,64 @@
+"""Programs that run beside the model.
+
+A program is a file `main.py` with a function `run(input)`; `bakery build` makes it a component.
+"""
+
+from inferlet import events, runtime, session
+from inferlet.arguments import Arguments, generate_options
+from inferlet.chat import Chat, Reply
+from inferlet.context import Context, GenerateOptions
+from inferlet.errors import (
+    AlreadyExists,
+    Busy,
+    Cancelled,
+    Closed,
+    Denied,
+    Exhausted,
+    Internal,
+    Interrupted,
+    InvalidArgument,
+    NotFound,
+    PieError,
+    Quota,
+    Timeout,
+    Unsupported,
+)
+from inferlet.generation import Chunk, FinishReason, Generation, Usage
+from inferlet.model import Model, ModelInfo
+from inferlet.tool_calls import ToolCall, ToolCallParser
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExists",
+    "Arguments",
+    "Busy",
+    "Cancelled",
+    "Chat",
+    "Chunk",
+    "Closed",
+    "Context",
+    "Denied",
+    "Exhausted",
+    "FinishReason",
+    "GenerateOptions",
+    "Generation",
+    "Internal",
+    "Interrupted",
+    "InvalidArgument",
+    "Model",
+    "ModelInfo",
+    "NotFound",
+    "PieError",
+    "Quota",
+    "Reply",
+    "Timeout",
+    "ToolCall",
+    "ToolCallParser",
+    "Unsupported",
+    "Usage",
+    "events",
+    "generate_options",
+    "runtime",
+    "session",
+]

@@ -1,0 +1,127 @@
+"""`pie.toml`: who an inferlet is and what it asks for. Unknown keys are refused by name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+SECTION = "pie:manifest"
+"""The custom section of a component that carries the manifest's text."""
+
+FILE_NAME = "pie.toml"
+
+NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+_VERSION = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
+
+Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
+Version = Annotated[str, Meta(pattern=_VERSION, max_length=64)]
+
+_WORDS = {
+    NAME: "lower-case letters, digits and single dashes, starting with a letter",
+    _VERSION: "a version such as 1.0.0",
+}
+
+
+class ManifestError(Exception):
+    """The manifest cannot be used; `line` is where, when that is known."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Name
+    version: Version = "0.1.0"
+    description: Annotated[str, Meta(max_length=500)] = ""
+
+
+class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the program asks for at most. None: whatever the operator allows."""
+
+    memory_mb: Annotated[int, Meta(ge=1)] | None = None
+    cpu_s: Annotated[float, Meta(gt=0)] | None = None
+    deadline_s: Annotated[float, Meta(gt=0)] | None = None
+    max_tokens_total: Annotated[int, Meta(ge=1)] | None = None
+    max_kv_pages: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    inferlet: Identity
+    grants: Grants = Grants()
+
+
+def parse(data: bytes) -> Manifest:
+    """Reads the text of a `pie.toml`; every refusal is a `ManifestError`."""
+    try:
+        raw = tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"not UTF-8 text: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(error) from None
+    _refuse_unknown(raw, data.decode())
+    try:
+        return msgspec.convert(raw, Manifest)
+    except msgspec.ValidationError as error:
+        raise _value_error(str(error), data.decode()) from None
+
+
+def _syntax_error(error: tomllib.TOMLDecodeError) -> ManifestError:
+    found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+    if found is None:
+        return ManifestError(f"not TOML: {error}")
+    return ManifestError(f"not TOML: {str(error)[: found.start()]}", int(found[1]))
+
+
+def _refuse_unknown(raw: dict[str, Any], text: str) -> None:
+    tables: dict[str, type[msgspec.Struct]] = {"inferlet": Identity, "grants": Grants}
+    for key, value in raw.items():
+        if key not in tables:
+            raise _unknown(key, [f"[{table}]" for table in tables], _line_of(text, key), "")
+        if not isinstance(value, dict):
+            raise ManifestError(f"`{key}` must be a table: [{key}]", _line_of(text, key))
+        known = [field.name for field in msgspec.structs.fields(tables[key])]
+        for inner in value:
+            if inner not in known:
+                raise _unknown(inner, known, _line_of(text, inner, key), f" in [{key}]")
+
+
+def _unknown(key: str, known: list[str], line: int | None, place: str) -> ManifestError:
+    close = difflib.get_close_matches(key, [name.strip("[]") for name in known], 1)
+    hint = f"did you mean `{close[0]}`?" if close else f"allowed are {', '.join(known)}"
+    return ManifestError(f"unknown key `{key}`{place}; {hint}", line)
+
+
+def _value_error(message: str, text: str) -> ManifestError:
+    """msgspec says `... - at `$.grants.cpu_s``; an author reads `cpu_s`."""
+    problem, _, path = message.partition(" - at `$.")
+    for pattern, words in _WORDS.items():
+        problem = problem.replace(f"`str` matching regex {pattern!r}", words)
+    problem = problem[:1].lower() + problem[1:]
+    table, _, key = path.rstrip("`").partition(".")
+    missing = re.match(r"object missing required field `(\w+)`", problem)
+    if missing is not None:
+        return ManifestError(
+            f"`{missing[1]}` is missing" + (f" in [{table or path}]" if path else "")
+        )
+    name = f"`{key}` in [{table}]: " if key else ""
+    return ManifestError(f"{name}{problem}", _line_of(text, key, table) if key else None)
+
+
+def _line_of(text: str, key: str, table: str | None = None) -> int | None:
+    """The line where `key` stands, inside `[table]` when given."""
+    inside = table is None
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*\[\s*{re.escape(key if table is None else table)}\s*\]", line):
+            inside = True
+            if table is None:
+                return number
+        elif inside and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
+            return number
+    return None

@@ -1,0 +1,44 @@
+"""Answers a conversation; `docs/inferlets.md` lists its options, events and result."""
+
+from typing import Any
+
+from inferlet import Arguments, Chat, Model, Reply, ToolCall, generate_options, session
+
+
+def run(input: dict[str, Any]) -> dict[str, Any]:
+    arguments = Arguments(input)
+    messages = arguments.items("messages")
+    tools = arguments.items("tools", None)
+    stream = arguments.boolean("stream", False)
+    options = generate_options(arguments)
+    arguments.finish()
+
+    chat = Chat(Model.open(), messages, tools=tools)
+    options["chunk_tokens"] = 1 if stream else 0
+    reply = Reply()
+    for piece in chat.stream(reply, **options):
+        if stream:
+            send(piece)
+    if stream:
+        session.send_event("usage", **reply.usage.to_dict())
+    return result(reply)
+
+
+def send(piece: str | ToolCall) -> None:
+    if isinstance(piece, str):
+        session.send_event("delta", text=piece)
+    else:
+        session.send_event("tool_call", id=piece.id, name=piece.name, arguments=piece.arguments)
+
+
+def result(reply: Reply) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "text": reply.text,
+        "tokens": reply.tokens,
+        "finish_reason": reply.finish_reason,
+    }
+    if reply.tool_calls:
+        answer["tool_calls"] = [call.openai() for call in reply.tool_calls]
+        if reply.finish_reason == "stop":
+            answer["finish_reason"] = "tool_calls"
+    return answer

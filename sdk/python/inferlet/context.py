@@ -1,0 +1,97 @@
+"""A token sequence with its KV cache, owned by the program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TypedDict, Unpack
+
+from inferlet import _host
+from inferlet.generation import Generation
+from inferlet.model import Model
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `generate` takes; `schemas/generate.json` beside the WIT is the full description."""
+
+    max_tokens: int | None
+    temperature: float | None
+    """0 takes the most likely token every time."""
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    stop_strings: Sequence[str] | None
+    stop_tokens: Sequence[int] | None
+    ignore_eos: bool | None
+    chunk_tokens: int | None
+    """How many tokens a chunk holds at least; 0 hands everything over at the end."""
+
+
+class Context:
+    """Lives until closed, forks in O(1), and is never freed behind the program's back.
+
+    While a generation runs on it, every call that changes it raises `Busy`.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.handle: Any = _host.call(_host.contexts.Context.create, model.handle)
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def length(self) -> int:
+        """Tokens in it, those appended but not yet computed included."""
+        return int(self.handle.length())
+
+    def tokens(self, start: int = 0, end: int | None = None) -> list[int]:
+        """Token ids of [start, end)."""
+        return list(_host.call(self.handle.tokens, start, self.length if end is None else end))
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Queues tokens; the next generation or `flush` computes them."""
+        _host.call(self.handle.append, list(tokens))
+
+    def append_text(self, text: str) -> int:
+        """Appends the tokens of `text` and returns how many they are."""
+        return int(_host.call(self.handle.append_text, text))
+
+    def flush(self) -> None:
+        """Blocks until everything appended is in the KV cache."""
+        _host.call(self.handle.flush)
+
+    def truncate(self, length: int) -> None:
+        """Keeps the first `length` tokens."""
+        _host.call(self.handle.truncate, length)
+
+    def fork(self) -> Context:
+        """A second context with the same content; the two go separate ways from here."""
+        fork = object.__new__(Context)
+        fork.model = self.model
+        fork.handle = _host.call(self.handle.fork)
+        return fork
+
+    def generate(self, **options: Unpack[GenerateOptions]) -> Generation:
+        """Starts decoding after the last token; see `GenerateOptions`."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return Generation(
+            _host.call(_host.inference.generate, self.handle, json.dumps(given), None, None)
+        )
+
+    def close(self) -> None:
+        """Gives the KV cache back. Also done at the end of a `with` block or of the program."""
+        self.handle.__exit__(None, None, None)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

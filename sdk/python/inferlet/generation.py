@@ -1,0 +1,108 @@
+"""A decode loop that the engine runs by itself; the program only takes what is ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from inferlet import _host
+from inferlet.events import Waitable
+
+FinishReason = Literal["stop", "length", "budget", "cancelled"]
+"""`stop`: an end token, stop token or stop string came; `Generation.stopped_by` says which."""
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "FinishReason_StopToken": "stop",
+    "FinishReason_StopString": "stop",
+    "FinishReason_ConstraintComplete": "stop",
+    "FinishReason_Length": "length",
+    "FinishReason_Budget": "budget",
+    "FinishReason_Cancelled": "cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    tokens: list[int]
+    text: str
+    """May lag behind `tokens`: half a character, or the beginning of a stop string, waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, how many were found in the KV cache."""
+    generated_tokens: int = 0
+    queued_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Generation:
+    """Iterate over it for chunks as they come, or `collect()` it whole.
+
+    `text` and `tokens` grow with every chunk taken. Leaving a `with` block, or `cancel()`, stops
+    the engine; the context then ends with what was taken.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.text = ""
+        self.tokens: list[int] = []
+
+    def __iter__(self) -> Iterator[Chunk]:
+        while (chunk := self.next()) is not None:
+            yield chunk
+
+    def next(self) -> Chunk | None:
+        """Blocks for the next chunk; None when the generation has finished."""
+        raw = _host.call(self.handle.next)
+        if raw is None:
+            return None
+        self.text += raw.text
+        self.tokens += raw.tokens
+        return Chunk(raw.tokens, raw.text)
+
+    def collect(self) -> Generation:
+        """Waits for the end, so that `text`, `tokens` and `finish_reason` are whole."""
+        while self.next() is not None:
+            pass
+        return self
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while it runs."""
+        reason = self.handle.finish()
+        return None if reason is None else _FINISH_REASONS[type(reason).__name__]
+
+    @property
+    def stopped_by(self) -> int | str | None:
+        """The stop token or stop string that ended it."""
+        return getattr(self.handle.finish(), "value", None)
+
+    @property
+    def usage(self) -> Usage:
+        raw = json.loads(self.handle.usage())
+        return Usage(**{name: raw[name] for name in Usage.__slots__ if name in raw})
+
+    def cancel(self) -> None:
+        self.handle.cancel()
+
+    def waitable(self) -> Waitable:
+        return Waitable(self.handle.subscribe())
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.handle.__exit__(None, None, None)

@@ -76,7 +76,7 @@ def _split(name: str) -> tuple[str, str, int]:
 
 def _manifest(outline: component.Component) -> tuple[manifest.Manifest | None, list[str]]:
     """A component without one is served too: it takes its name from the file."""
-    if outline.manifest is None:
+    if not outline.manifest:
         return None, []
     try:
         return manifest.parse(outline.manifest), []

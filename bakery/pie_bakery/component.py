@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+MANIFEST = "pie:manifest"
+"""The custom section that carries the manifest's text."""
 
 _MAGIC = b"\0asm"
 _COMPONENT = b"\x0d\x00\x01\x00"
@@ -38,8 +42,14 @@ class Component:
     custom: dict[str, bytes]
 
     @property
-    def manifest(self) -> bytes | None:
-        return self.custom.get("pie:manifest")
+    def manifest(self) -> bytes:
+        """The text of its `pie.toml`; empty when it carries none."""
+        return self.custom.get(MANIFEST, b"")
+
+
+def read_component(path: Path) -> Component:
+    """Reads the outline of the component in a file; OSError when the file cannot be read."""
+    return parse(path.read_bytes())
 
 
 def parse(data: bytes) -> Component:

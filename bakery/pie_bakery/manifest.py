@@ -10,9 +10,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-SECTION = "pie:manifest"
-"""The custom section of a component that carries the manifest's text."""
-
 FILE_NAME = "pie.toml"
 
 NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -37,8 +34,9 @@ class ManifestError(Exception):
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: Name
-    version: Version = "0.1.0"
+    name: Name | None = None
+    """None leaves it to the file's name."""
+    version: Version = ""
     description: Annotated[str, Meta(max_length=500)] = ""
 
 
@@ -47,18 +45,15 @@ class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory_mb: Annotated[int, Meta(ge=1)] | None = None
     cpu_s: Annotated[float, Meta(gt=0)] | None = None
-    deadline_s: Annotated[float, Meta(gt=0)] | None = None
-    max_tokens_total: Annotated[int, Meta(ge=1)] | None = None
-    max_kv_pages: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    inferlet: Identity
+    inferlet: Identity = Identity()
     grants: Grants = Grants()
 
 
 def parse(data: bytes) -> Manifest:
-    """Reads the text of a `pie.toml`; every refusal is a `ManifestError`."""
+    """Reads the text of a `pie.toml`, which may be empty; every refusal is a `ManifestError`."""
     try:
         raw = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -105,11 +100,6 @@ def _value_error(message: str, text: str) -> ManifestError:
         problem = problem.replace(f"`str` matching regex {pattern!r}", words)
     problem = problem[:1].lower() + problem[1:]
     table, _, key = path.rstrip("`").partition(".")
-    missing = re.match(r"object missing required field `(\w+)`", problem)
-    if missing is not None:
-        return ManifestError(
-            f"`{missing[1]}` is missing" + (f" in [{table or path}]" if path else "")
-        )
     name = f"`{key}` in [{table}]: " if key else ""
     return ManifestError(f"{name}{problem}", _line_of(text, key, table) if key else None)
 

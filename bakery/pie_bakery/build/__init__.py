@@ -27,22 +27,25 @@ def build(folder: Path, out: Path | None = None) -> Built:
     target = out if out is not None else folder / f"{read.inferlet.name}.wasm"
     if target.is_dir():
         raise UsageError(f"{target} is a folder; -o takes the name of the file to write")
-    data = component.with_custom_section(python.build(folder), manifest.SECTION, text)
+    data = component.with_custom_section(python.build(folder), component.MANIFEST, text)
     _write_atomically(target, data)
     return Built(target, len(data), read)
 
 
 def read_manifest(folder: Path) -> tuple[bytes, manifest.Manifest]:
+    """The text and meaning of `pie.toml`, which must give a name."""
     path = folder / manifest.FILE_NAME
+    needed = f'it needs [inferlet] with name = "{folder.resolve().name}"'
     try:
         text = path.read_bytes()
+        read = manifest.parse(text)
     except FileNotFoundError:
-        message = f'missing; it needs at least [inferlet] with name = "{folder.resolve().name}"'
-        raise AuthorError(message, path) from None
-    try:
-        return text, manifest.parse(text)
+        raise AuthorError(f"missing; {needed}", path) from None
     except manifest.ManifestError as error:
         raise AuthorError(error.message, path, error.line) from None
+    if read.inferlet.name is None:
+        raise AuthorError(f"`name` is missing; {needed}", path)
+    return text, read
 
 
 def _write_atomically(target: Path, data: bytes) -> None:

@@ -43,10 +43,11 @@ from pie_daemon.host.abi_base import Lower, ResultError
 from pie_daemon.host.abi_types import TypeCompiler
 from pie_daemon.host.abi_variants import python_name, result_side
 from pie_daemon.host.abi_versions import parse_name, satisfies
+from pie_daemon.host.engine import Engine
 from pie_daemon.host.guest import Exit, current
 from pie_daemon.host.stop import Stopped
 
-__all__ = ["Interface", "Linker", "ResultError", "build_linker"]
+__all__ = ["Interface", "Linker", "ResultError", "build_linker", "unknown_imports"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ class Linker:
     Whoever runs an instance keeps a reference: wasmtime calls into functions that live here.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.pointer: int = ffi.linker_new(ffi.address_of(engine.ptr()))
+        self.pointer: int = ffi.linker_new(engine.pointer)
         self._kept: list[Any] = []
 
     def keep(self, *values: Any) -> None:
@@ -110,20 +111,20 @@ class _Import:
     items: dict[str, Any]  # WIT name -> its type
 
 
-def _exports_of(extern: Any, engine: Any) -> dict[str, Any] | None:
+def _exports_of(extern: Any, engine: Engine) -> dict[str, Any] | None:
     ty = extern.ty
     if not isinstance(ty, c.ComponentInstanceType):
         return None
-    return {name: item.ty for name, item in ty.exports(engine).items()}
+    return {name: item.ty for name, item in ty.exports(engine.stock).items()}
 
 
 def _match(
-    component: c.Component, engine: Any, interfaces: Iterable[Interface]
+    component: c.Component, engine: Engine, interfaces: Iterable[Interface]
 ) -> tuple[list[_Import], list[str]]:
     """The imports that an interface serves, and the names of those that none does."""
     offered = list(interfaces)
     found, unknown = [], []
-    for name, extern in component.type.imports(engine).items():
+    for name, extern in component.type.imports(engine.stock).items():
         items = _exports_of(extern, engine)
         interface = next((i for i in offered if satisfies(i.name, name)), None)
         if interface is None or items is None:
@@ -168,8 +169,14 @@ def _missing(imports: Iterable[_Import], resources: _Resources) -> list[str]:
     return missing
 
 
-def build_linker(engine: Any, interfaces: Iterable[Interface], component: c.Component) -> Linker:
-    """Defines every import of the component, or raises `invalid-argument` naming the unknown ones."""
+def unknown_imports(names: Iterable[str], interfaces: Iterable[Interface]) -> list[str]:
+    """Imported interfaces that no host interface serves, judged by name and version alone."""
+    offered = [interface.name for interface in interfaces]
+    return [name for name in names if not any(satisfies(host, name) for host in offered)]
+
+
+def build_linker(engine: Engine, interfaces: Iterable[Interface], component: c.Component) -> Linker:
+    """Defines every import of the component; `invalid-argument` names those it cannot."""
     imports, unknown = _match(component, engine, interfaces)
     resources = _Resources(imports)
     unknown += _missing(imports, resources)
@@ -308,10 +315,12 @@ def _trap(where: str, error: BaseException) -> int:
     return int(ffi.error_new(text.encode("utf-8", "replace")))
 
 
-@ffi.DESTRUCTOR
-def _destructor(_data: int, _context: int, rep: int) -> int:
+def _destroy(_data: int, _context: int, rep: int) -> int:
     try:
         current().table.drop(rep)
         return 0
     except BaseException as error:  # noqa: BLE001  # nothing may unwind into C
         return _trap("destructor", error)
+
+
+_destructor = ffi.DESTRUCTOR(_destroy)

@@ -40,6 +40,17 @@ class AbiError(Exception):
     """A Python value that does not fit the WIT type: a defect of the host function."""
 
 
+class Template:
+    """A value that lives as long as this object and is only ever cloned from."""
+
+    def __init__(self) -> None:
+        self._memory = ctypes.create_string_buffer(ffi.VAL_SIZE)
+        self.address = ctypes.addressof(self._memory)
+
+    def __del__(self) -> None:
+        ffi.val_delete(self.address)
+
+
 def kind_of(name: str) -> int:
     return int(getattr(stock, f"WASMTIME_COMPONENT_{name}").value)
 

@@ -11,7 +11,7 @@ from array import array
 from typing import Any
 
 from pie_daemon.host import ffi
-from pie_daemon.host.abi_base import NUMBERS, AbiError, Converter, TextValue, kind_of
+from pie_daemon.host.abi_base import NUMBERS, AbiError, Converter, Template, TextValue, kind_of
 
 _LIST = kind_of("LIST")
 _TUPLE = kind_of("TUPLE")
@@ -59,7 +59,9 @@ def number_list_converter(element: type) -> Converter:
         size = slot.size
         if not size:
             return []
-        return ffi.view(slot.data, size * _VAL).cast(code)[first::stride].tolist()
+        column: Any = ffi.view(slot.data, size * _VAL)
+        numbers: list[Any] = column.cast(code)[first::stride].tolist()
+        return numbers
 
     def lower(value: Any, address: int, _context: int) -> None:
         try:
@@ -71,7 +73,7 @@ def number_list_converter(element: type) -> Converter:
         size = len(numbers)
         data = _new_list(address, size)
         if size:
-            column = ffi.view(data, size * _VAL)
+            column: Any = ffi.view(data, size * _VAL)
             column[0::_VAL] = kind * size
             column.cast(code)[first::stride] = memoryview(numbers)
         _kind_at(address).value = _LIST
@@ -103,10 +105,19 @@ def list_converter(element: Converter) -> Converter:
     return Converter(lift, lower)
 
 
+def _tuple_template(length: int) -> Template:
+    template = Template()
+    ffi.tuple_new(template.address + _PAYLOAD, length)
+    ffi.zero(_slot_at(template.address).data or 0, length * _VAL)
+    _kind_at(template.address).value = _TUPLE
+    return template
+
+
 def tuple_converter(elements: list[Converter]) -> Converter:
     lifts = [element.lift for element in elements]
     lowers = [element.lower for element in elements]
     length = len(elements)
+    template = _tuple_template(length)
 
     def lift(address: int, context: int) -> tuple[Any, ...]:
         data = _slot_at(address).data
@@ -115,10 +126,8 @@ def tuple_converter(elements: list[Converter]) -> Converter:
     def lower(value: Any, address: int, context: int) -> None:
         if len(value) != length:
             raise AbiError(f"{len(value)} values where a tuple of {length} is expected")
-        ffi.tuple_new(address + _PAYLOAD, length)
+        ffi.val_clone(template.address, address)
         at = _slot_at(address).data
-        ffi.zero(at, length * _VAL)
-        _kind_at(address).value = _TUPLE
         for one, item in zip(lowers, value, strict=True):
             one(item, at, context)
             at += _VAL

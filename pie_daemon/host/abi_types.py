@@ -58,7 +58,7 @@ def own_converter(type_number: int) -> Converter:
         if error:
             table.drop(rep)
             raise RuntimeError(ffi.take_error(error))
-        _pointer_at(address + ffi.PAYLOAD).value = out.value
+        _pointer_at(address + ffi.PAYLOAD).value = out.value or 0
         _kind_at(address).value = _RESOURCE
 
     return Converter(lift, lower)

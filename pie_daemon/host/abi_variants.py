@@ -17,6 +17,7 @@ from pie_daemon.host import ffi
 from pie_daemon.host.abi_base import (
     AbiError,
     Converter,
+    Template,
     TextValue,
     kind_of,
     lift_text,
@@ -37,17 +38,6 @@ def python_name(name: str) -> str:
     return plain + "_" if keyword.iskeyword(plain) else plain
 
 
-class Template:
-    """A value that lives as long as this object and is only ever cloned from."""
-
-    def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(_VAL)
-        self.address = ctypes.addressof(self._memory)
-
-    def __del__(self) -> None:
-        ffi.val_delete(self.address)
-
-
 def _record_template(names: Sequence[str]) -> Template:
     template = Template()
     ffi.record_new(template.address + _PAYLOAD, len(names))
@@ -62,9 +52,9 @@ def _record_template(names: Sequence[str]) -> Template:
 
 
 def record_converter(fields: list[tuple[str, Converter]]) -> Converter:
-    """Lifts into a named tuple; lowers from attributes or from a mapping with WIT or Python names."""
+    """Lifts into a named tuple; lowers from attributes or from a mapping of Python names."""
     names = [python_name(name) for name, _ in fields]
-    make = namedtuple("Record", names)  # type: ignore[misc]  # noqa: PYI024
+    make = namedtuple("Record", names)  # type: ignore[misc]
     lifts = [converter.lift for _, converter in fields]
     lowers = [converter.lower for _, converter in fields]
     template = _record_template([name for name, _ in fields])
@@ -188,7 +178,8 @@ def result_side(is_ok: bool, payload: Converter | None) -> Any:
     def lower(value: Any, address: int, context: int) -> None:
         slot = _result_at(address)
         slot.is_ok = is_ok
-        slot.box = box = None if payload is None else ffi.val_new(_FALSE)
+        box: int = 0 if payload is None else ffi.val_new(_FALSE)
+        slot.box = box
         slot.kind = kind
         if payload is not None:
             payload.lower(value, box, context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.metadata
 import threading
@@ -13,13 +12,11 @@ from wasmtime import component as c
 
 from pie_daemon.errors import PieError
 from pie_daemon.host import ffi
+from pie_daemon.host.component_file import read_names
 
 # How often a program that computes is looked at: to stop it and to charge its CPU time.
 TICK_S = 0.01
 MAX_WASM_STACK_BYTES = 1 << 20
-WASM_MAGIC = b"\0asm"
-COMPONENT_LAYER = b"\x0d\x00\x01\x00"
-MODULE_LAYER = b"\x01\x00\x00\x00"
 
 # Part of the cache key: raise it when `_config` changes in a way that compiled code depends on.
 _CONFIG_REVISION = 1
@@ -65,22 +62,9 @@ class Engine:
             ffi.increment_epoch(self.pointer)
 
 
-def check_component(data: bytes) -> None:
-    """Raises `invalid-argument` unless the file starts as a component does."""
-    if data[:4] != WASM_MAGIC:
-        raise PieError("invalid-argument", "not a WebAssembly file")
-    if data[4:8] == MODULE_LAYER:
-        raise PieError(
-            "invalid-argument",
-            "a core module, not a component; build it with `bakery build` or `wasm-tools component new`",
-        )
-    if data[4:8] != COMPONENT_LAYER:
-        raise PieError("invalid-argument", "a WebAssembly file of an unknown version")
-
-
 def compile_component(engine: Engine, data: bytes) -> bytes:
     """Machine code for `load_component`. Takes seconds: see `pie_daemon.host.compile`."""
-    check_component(data)
+    read_names(data)
     try:
         return bytes(c.Component(engine.stock, data).serialize())
     except wasmtime.WasmtimeError as error:
@@ -100,14 +84,6 @@ def _first_line(error: Exception) -> str:
 
 
 def cache_key(content_sha256: str) -> str:
-    """Names compiled code: content, wasmtime version, engine configuration, and this machine's ABI."""
+    """Names compiled code by content, wasmtime version and engine configuration."""
     parts = (content_sha256, importlib.metadata.version("wasmtime"), str(_CONFIG_REVISION))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def import_names(engine: Engine, component: c.Component) -> list[str]:
-    return list(component.type.imports(engine.stock))
-
-
-def export_names(engine: Engine, component: c.Component) -> list[str]:
-    return list(component.type.exports(engine.stock))

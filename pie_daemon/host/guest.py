@@ -54,6 +54,10 @@ class Guest:
     outputs: dict[Stream, Any] = field(default_factory=dict)
     stderr_tail: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_TAIL_LINES))
 
+    def __post_init__(self) -> None:
+        if self.table.on_error is None:
+            self.table.on_error = lambda error: self.on_failure("close of a resource", error)
+
     def write_line(self, stream: Stream, line: str) -> None:
         if stream == "stderr":
             self.stderr_tail.append(line)
@@ -80,7 +84,7 @@ def current() -> Any:
     return guest
 
 
-class entered:  # noqa: N801  # reads as a verb in `with entered(guest):`
+class entered:
     """Makes a guest the current one of this thread."""
 
     def __init__(self, guest: Guest) -> None:

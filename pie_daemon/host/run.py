@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +22,15 @@ _CONTINUE = 0
 _MAX_TABLE_ELEMENTS = 1_000_000
 _MAX_CORE_INSTANCES = 1_000
 _UNLIMITED = -1
+# Python, Rust, JavaScript and C++, and wasmtime when not even the initial memory fits.
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|memory allocation of \d+ bytes failed|out of memory|bad_alloc"
+    r"|exceeds memory limits"
+)
+# What componentize-py's runtime adds below the author's own traceback.
+_NOISE = re.compile(
+    r"thread '<unnamed>'|Python function threw an unexpected exception|note: run with `RUST_"
+)
 _string = SCALARS[c.String]
 
 
@@ -48,12 +59,35 @@ def run_component(
         guest.cpu.start()
         engine.enter()
         try:
-            return _run(engine, linker, component, guest, program_input)
+            outcome = _run(engine, linker, component, guest, program_input)
+            _finish_output(guest)
+            return _name_memory_grant(guest, outcome)
         finally:
             engine.leave()
-            guest.finish_output()
             guest.cpu.charge()
             guest.table.close()
+
+
+def _finish_output(guest: Guest) -> None:
+    try:
+        guest.finish_output()
+    except Stopped:
+        # Nobody takes the last line any more; the outcome is known already.
+        return
+
+
+def _name_memory_grant(guest: Guest, outcome: Outcome) -> Outcome:
+    """Says so when a program failed because its memory could not grow.
+
+    wasmtime only refuses to grow; what a program makes of it is the language's affair, so the
+    words in which the common ones say it are looked for.
+    """
+    if guest.memory_bytes is None or outcome.kind not in ("err", "trap"):
+        return outcome
+    if not _OUT_OF_MEMORY.search(outcome.text):
+        return outcome
+    grant = f"out of memory: the memory grant is {guest.memory_bytes / (1 << 20):g} MiB"
+    return Outcome("stopped", f"{grant}\n{outcome.text}", "memory")
 
 
 def _run(
@@ -83,7 +117,7 @@ def _prepare(store: int, guest: Guest, on_epoch: object) -> None:
     ffi.epoch_callback(store, on_epoch, None, ffi.NO_FINALIZER)
 
 
-def _epoch_check(guest: Guest) -> object:
+def _epoch_check(guest: Guest) -> Callable[[int, int, int, int], int]:
     """Called on the guest's thread whenever a tick passed while wasm was running."""
 
     def on_epoch(_context: int, _data: int, delta: int, update: int) -> int:
@@ -154,7 +188,7 @@ def _stopped(stop: Stopped) -> Outcome:
 
 
 def _explain(guest: Guest, wasmtime_text: str) -> Outcome:
-    guest.finish_output()
+    _finish_output(guest)
     cause = guest.cause
     if isinstance(cause, Stopped):
         return _stopped(cause)
@@ -177,4 +211,5 @@ def _reason(wasmtime_text: str) -> str:
 
 
 def _with_stderr(guest: Guest, text: str) -> str:
-    return "\n".join([text, *guest.stderr_tail])
+    tail = [line for line in guest.stderr_tail if not _NOISE.match(line)]
+    return "\n".join([text, *tail]).rstrip()

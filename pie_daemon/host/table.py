@@ -26,8 +26,9 @@ class Table:
         max_handles: int = DEFAULT_MAX_HANDLES,
         on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
+        """`on_error` hears of a `close()` that raised; without it the error goes through."""
         self.max_handles = max_handles
-        self._on_error = on_error
+        self.on_error = on_error
         self._names: dict[int, Any] = {}
         self._references: dict[int, int] = {}  # id(object) -> names plus holds
         self._objects: dict[int, Any] = {}  # id(object) -> object, in order of arrival
@@ -102,7 +103,8 @@ class Table:
             return
         try:
             close()
-        except Exception as error:  # noqa: BLE001  # the others must still be freed
-            if self._on_error is None:
+        except Exception as error:
+            # The others must still be freed.
+            if self.on_error is None:
                 raise
-            self._on_error(error)
+            self.on_error(error)

@@ -49,7 +49,5 @@ INTERFACES: list[Interface] = [
     Refusing("wasi:sockets/udp-create-socket@0.2.0"),
     Refusing("wasi:sockets/tcp@0.2.0", resources=_handles("tcp-socket")),
     Refusing("wasi:sockets/tcp-create-socket@0.2.0"),
-    Refusing(
-        "wasi:sockets/ip-name-lookup@0.2.0", resources=_handles("resolve-address-stream")
-    ),
+    Refusing("wasi:sockets/ip-name-lookup@0.2.0", resources=_handles("resolve-address-stream")),
 ]

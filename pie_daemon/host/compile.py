@@ -1,0 +1,52 @@
+"""Compiles a component in a child process of low priority: `python -m pie_daemon.host.compile`.
+
+Compiling takes seconds of every core; in a process of its own it neither holds this one's
+interpreter lock nor takes its share of the processor, and a defect of the compiler ends only it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pie_daemon.errors import PieError
+from pie_daemon.host.engine import Engine, compile_component
+
+_NICENESS = 10
+_EX_DATAERR = 65
+COMPILE_TIMEOUT_S = 300.0
+
+
+def compile_in_child(source: Path, target: Path, timeout_s: float = COMPILE_TIMEOUT_S) -> None:
+    """Blocks until `target` holds the machine code of the component in `source`."""
+    command = [sys.executable, "-m", "pie_daemon.host.compile", str(source), str(target)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise PieError("timeout", f"compiling took longer than {timeout_s:g} s") from None
+    if done.returncode == 0:
+        return
+    text = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode == _EX_DATAERR:
+        raise PieError("invalid-argument", text)
+    raise PieError("internal", f"the compiler ended with {done.returncode}: {text[-2000:]}")
+
+
+def main(arguments: list[str]) -> int:
+    source, target = (Path(argument) for argument in arguments)
+    os.nice(_NICENESS)
+    try:
+        code = compile_component(Engine(), source.read_bytes())
+    except PieError as error:
+        sys.stderr.write(error.message + "\n")
+        return _EX_DATAERR
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    partial.write_bytes(code)
+    partial.replace(target)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

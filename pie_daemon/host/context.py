@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pie_daemon.errors import PieError
 from pie_daemon.host.guest import Guest
@@ -12,7 +12,6 @@ from pie_daemon.host.guest import Guest
 if TYPE_CHECKING:
     from pie_backend.batch import BackendInfo
     from pie_backend.tokenizer import Tokenizer
-
     from pie_daemon.host.inbox import Inbox
     from pie_daemon.scheduler.service import Scheduler
 
@@ -43,11 +42,14 @@ class Models:
         return model
 
 
+EventKind = Literal["stdout", "stderr", "log", "message", "blob", "outcome"]
+
+
 @dataclass(frozen=True, slots=True)
 class HostPorts:
     """The instance's ways to the outside, given by the runtime."""
 
-    emit: Callable[[str, bytes, str], None]
+    emit: Callable[[EventKind, bytes, str], None]
     """(kind, data, name): one event for the client; blocks while the client lags behind."""
     budget: Callable[[], dict[str, float | None]]
     """What is left of the launch's budgets."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from pie_daemon.errors import PieError
 
-
 Message = tuple[str, str] | tuple[str, tuple[str, bytes]]
 """The WIT variant `session.message`: ("text", text) or ("blob", (name, data))."""
 

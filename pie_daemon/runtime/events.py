@@ -6,9 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["stdout", "stderr", "log", "message", "blob", "outcome"]
+from pie_daemon.host.context import EventKind
 
 _OVERHEAD_BYTES = 64
 """Charged per event beside its data, so that a flood of empty messages is bounded as well."""
@@ -18,7 +17,7 @@ _OVERHEAD_BYTES = 64
 class Event:
     seq: int
     """From 1, without gaps."""
-    kind: Kind
+    kind: EventKind
     name: str
     """A blob's name, a log line's level, empty otherwise."""
     data: bytes
@@ -52,7 +51,7 @@ class EventLog:
     def unacked_bytes(self) -> int:
         return self._unacked_bytes
 
-    def append(self, kind: Kind, data: bytes, name: str = "") -> int:
+    def append(self, kind: EventKind, data: bytes, name: str = "") -> int:
         with self._lock:
             self._last_seq += 1
             event = Event(self._last_seq, kind, name, data)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
-from pie_daemon.errors import PieError
+from pie_daemon.errors import Code, PieError
 from pie_daemon.host.context import HostContext, HostPorts, Models
 from pie_daemon.host.run import Outcome as RunOutcome
 from pie_daemon.host.stop import CpuMeter, Reason
 from pie_daemon.runtime.budget import SharedTokens
-from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.runtime.outcome import Outcome, Status, Usage
 from pie_daemon.runtime.sandbox import Sandbox
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pie_daemon.runtime.instance import Instance, Launch
 
 _log = structlog.get_logger()
-_STATUS: dict[Reason, tuple[Status, str]] = {
+_STATUS: dict[Reason, tuple[Status, Code]] = {
     "cancelled": ("cancelled", "cancelled"),
     "shutdown": ("cancelled", "interrupted"),
     "cpu": ("exceeded", "quota"),
@@ -29,41 +28,14 @@ _STATUS: dict[Reason, tuple[Status, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
-    """What one launch may use: the operator's limits, cut by the manifest and by the budgets."""
-
-    memory_bytes: int
-    cpu_s: float | None
-    tokens: int | None
-    kv_pages: int | None
-
-
-def effective_grants(launch: Launch, limits: LimitsConfig) -> Grants:
-    asked = launch.program.manifest.grants
-    memory_mb = min(limits.memory_mb, asked.memory_mb or limits.memory_mb)
-    return Grants(
-        memory_bytes=memory_mb << 20,
-        cpu_s=_least(limits.cpu_s, asked.cpu_s, launch.budgets.max_cpu_s),
-        tokens=launch.budgets.max_tokens_total,
-        kv_pages=launch.budgets.max_kv_pages,
-    )
-
-
-def _least(*values: float | None) -> float | None:
-    return min((value for value in values if value is not None), default=None)
-
-
 class Execution:
     """The body of one instance."""
 
-    def __init__(
-        self, launch: Launch, limits: LimitsConfig, sandbox: Sandbox, models: Models
-    ) -> None:
+    def __init__(self, launch: Launch, sandbox: Sandbox, models: Models) -> None:
         self._launch = launch
         self._sandbox = sandbox
         self._models = models
-        self._grants = effective_grants(launch, limits)
+        self._grants = launch.grants
         self._tokens = SharedTokens(self._grants.tokens)
         self._cpu = CpuMeter(self._grants.cpu_s)
         self._final: Usage | None = None
@@ -146,10 +118,25 @@ def _outcome(end: RunOutcome) -> Outcome:
         case "ok":
             return Outcome(status="ok", result=end.text)
         case "err":
-            return Outcome(status="error", code="program-error", message=end.text)
+            return _program_error(end.text)
         case "trap":
             return Outcome(status="trapped", code="trap", message=end.text)
         case "stopped":
             assert end.reason is not None
             status, code = _STATUS[end.reason]
             return Outcome(status=status, code=code, message=end.text)
+
+
+class _Described(msgspec.Struct):
+    """How the SDKs write an error result; other texts are fine as well."""
+
+    code: Code
+    message: str
+
+
+def _program_error(text: str) -> Outcome:
+    try:
+        error = msgspec.json.decode(text, type=_Described)
+    except msgspec.MsgspecError:
+        return Outcome(status="error", code="program-error", message=text)
+    return Outcome(status="error", code=error.code, message=error.message)

@@ -12,10 +12,12 @@ import msgspec
 import structlog
 
 from pie_daemon.errors import PieError
+from pie_daemon.host.context import EventKind
 from pie_daemon.host.inbox import Inbox
 from pie_daemon.host.mailbox import Mailbox
-from pie_daemon.runtime.events import EventLog, Kind
-from pie_daemon.runtime.outcome import Budgets, Outcome, Usage
+from pie_daemon.runtime.events import EventLog
+from pie_daemon.runtime.grants import Grants
+from pie_daemon.runtime.outcome import Outcome, Usage
 from pie_daemon.runtime.programs import Program
 
 State = Literal["starting", "running", "finished"]
@@ -63,7 +65,7 @@ class Launch:
     program: Program
     username: str
     input: str
-    budgets: Budgets
+    grants: Grants
 
 
 class Instance:
@@ -79,7 +81,7 @@ class Instance:
     ) -> None:
         self.launch = launch
         self._started = time.monotonic()
-        deadline_s = launch.budgets.deadline_s
+        deadline_s = launch.grants.deadline_s
         self.mailbox = Mailbox(None if deadline_s is None else self._started + deadline_s)
         self.events = EventLog(on_ack=self.mailbox.wake)
         self.inbox = Inbox(limits.inbox_bytes, self.mailbox.wake)
@@ -145,7 +147,7 @@ class Instance:
     def close_input(self) -> None:
         self.inbox.close()
 
-    def emit(self, kind: Kind, data: bytes, name: str = "") -> None:
+    def emit(self, kind: EventKind, data: bytes, name: str = "") -> None:
         """One event of the program, on its own thread. Blocks while the client lags behind.
 
         Raises:

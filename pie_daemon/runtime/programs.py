@@ -8,13 +8,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from pie_bakery.component import ComponentError, read_component
-from pie_bakery.manifest import Manifest, ManifestError, parse
+from pie_bakery.manifest import Manifest, ManifestError
+from pie_bakery.manifest import parse as parse_manifest
 from pie_daemon.errors import PieError
+from pie_daemon.runtime.uploads import Upload, UploadIndex
 
 SYSTEM = "system"
 """The namespace of the watched folder; a user's uploads never shadow it."""
@@ -77,6 +79,7 @@ class ProgramStore:
     def __init__(self, root: Path, sandbox: Sandbox, max_bytes: int) -> None:
         self._objects = root / "objects"
         self._objects.mkdir(parents=True, exist_ok=True)
+        self._uploads = UploadIndex(root / "uploads.json")
         self._sandbox = sandbox
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -109,8 +112,19 @@ class ProgramStore:
             self.reject(namespace, shown, error.message)
             raise
         program = Program(shown, namespace, digest, stored, size_bytes, manifest)
+        if namespace != SYSTEM:
+            self._uploads.add(Upload(namespace, shown, digest))
         self._swap(program)
         return program
+
+    def restore(self) -> None:
+        """Brings back what users had uploaded before a restart; blocks like `install`."""
+        for upload in self._uploads.all():
+            stored = self._objects / f"{upload.digest}.wasm"
+            try:
+                self.install(stored, upload.namespace, upload.name)
+            except (PieError, OSError) as error:
+                self.reject(upload.namespace, upload.name, f"cannot be restored: {error}")
 
     def _copy(self, path: Path) -> tuple[str, Path, int]:
         """Into the content-addressed store, hashing on the way; durable before it returns."""
@@ -225,19 +239,21 @@ class ProgramStore:
         return sorted(shown, key=lambda info: (info.namespace, info.name, info.state))
 
 
-def _manifest(component: Path, override: bytes | None) -> Manifest:
+def _manifest(stored: Path, override: bytes | None) -> Manifest:
     try:
-        sections = read_component(component)
-        return parse(override if override is not None else sections.manifest)
+        outline = read_component(stored)
+        text = outline.manifest if override is None else override
+        manifest = Manifest() if text is None else parse_manifest(text)
     except (ComponentError, ManifestError) as error:
         raise PieError("invalid-argument", str(error)) from None
+    if "run" not in outline.exports:
+        raise PieError("invalid-argument", "it does not export `run`, the function Pie calls")
+    return manifest
 
 
 def _info(namespace: str, name: str, entry: _Entry) -> ProgramInfo:
     program = entry.current
     state: State = "ready" if program else (entry.candidate or "rejected")
-    if program and entry.candidate in ("settling", "compiling"):
-        state = "ready"
     facts = program.manifest.inferlet if program else None
     return ProgramInfo(
         name=name,
@@ -260,13 +276,8 @@ def _pending(entry: _Entry) -> str | None:
 
 
 def _draining(program: Program) -> ProgramInfo:
-    entry = _Entry(current=program)
-    info = _info(program.namespace, program.name, entry)
-    return ProgramInfo(**{**_fields(info), "state": "draining"})
-
-
-def _fields(info: ProgramInfo) -> dict[str, object]:
-    return {name: getattr(info, name) for name in ProgramInfo.__dataclass_fields__}
+    info = _info(program.namespace, program.name, _Entry(current=program))
+    return replace(info, state="draining")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pie_daemon.errors import PieError
 from pie_daemon.host import engine as host_engine
 from pie_daemon.host.abi import Linker, build_linker
+from pie_daemon.host.compile import compile_in_child
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces import INTERFACES
 from pie_daemon.host.run import Outcome, run_component
 from pie_daemon.host.wasi import INTERFACES as WASI_INTERFACES
 
-_NICE = 10
-"""The compiler yields to decoding: a component compiles for seconds on every core it gets."""
 _MAX_LOADED = 64
 
 
@@ -51,10 +46,8 @@ class Sandbox:
         target = self._cached(digest)
         with self._compiling:
             if not target.exists():
-                self._compile_in_child(wasm, target)
-        loaded = self.load(digest)
-        if "run" not in host_engine.export_names(self.engine, loaded.component):
-            raise PieError("invalid-argument", "the component does not export `run`")
+                compile_in_child(wasm, target, self._timeout_s)
+        self.load(digest)
 
     def load(self, digest: str) -> Loaded:
         """The compiled component with its linker; quick once it was loaded before."""
@@ -62,7 +55,7 @@ class Sandbox:
             loaded = self._loaded.get(digest)
             if loaded is None:
                 component = host_engine.load_component(self.engine, self._cached(digest))
-                linker = build_linker(self.engine.stock, [*INTERFACES, *WASI_INTERFACES], component)
+                linker = build_linker(self.engine, [*INTERFACES, *WASI_INTERFACES], component)
                 loaded = self._loaded[digest] = Loaded(component, linker)
                 if len(self._loaded) > _MAX_LOADED:
                     self._loaded.popitem(last=False)
@@ -75,30 +68,3 @@ class Sandbox:
 
     def _cached(self, digest: str) -> Path:
         return self._cache_dir / f"{host_engine.cache_key(digest)}.cwasm"
-
-    def _compile_in_child(self, wasm: Path, target: Path) -> None:
-        partial = target.with_suffix(f".{os.getpid()}.part")
-        command = [sys.executable, "-m", "pie_daemon.host.compile", str(wasm), str(partial)]
-        try:
-            done = subprocess.run(
-                ["nice", "-n", str(_NICE), *command],
-                capture_output=True,
-                text=True,
-                timeout=self._timeout_s,
-                check=False,
-            )
-            if done.returncode:
-                raise PieError("invalid-argument", _last_line(done.stderr))
-            os.replace(partial, target)
-        except subprocess.TimeoutExpired:
-            raise PieError(
-                "timeout",
-                f"compiling took longer than runtime.compile_timeout_s={self._timeout_s:g}",
-            ) from None
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "the compiler ended without a word"

@@ -12,6 +12,7 @@ from pie_daemon.host.context import Models
 from pie_daemon.host.guest import THREAD_STACK_BYTES
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.runtime.execution import Execution
+from pie_daemon.runtime.grants import effective_grants
 from pie_daemon.runtime.instance import Instance, InstanceInfo, Launch, OutputLimits
 from pie_daemon.runtime.outcome import Budgets
 from pie_daemon.runtime.programs import ProgramStore
@@ -60,15 +61,26 @@ class Supervisor:
             program=found,
             username=username,
             input=program_input,
-            budgets=budgets or Budgets(),
+            grants=effective_grants(found.manifest, budgets or Budgets(), limits),
         )
-        body = Execution(launch, limits, self._sandbox, self._models)
+        body = Execution(launch, self._sandbox, self._models)
         output = OutputLimits(limits.event_bytes, limits.send_stall_s, limits.inbox_bytes)
         instance = Instance(launch, output, body, self._ended)
         self._admit(instance, limits.instances)
         self._programs.acquire(found)
-        instance.start()
+        self._start(instance)
         return instance
+
+    def _start(self, instance: Instance) -> None:
+        try:
+            instance.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._ended(instance)
+            with self._lock:
+                del self._instances[instance.id]
+            raise PieError(
+                "exhausted", f"{error}; lower limits.instances or raise the system's TasksMax"
+            ) from None
 
     def _admit(self, instance: Instance, most: int) -> None:
         with self._lock:

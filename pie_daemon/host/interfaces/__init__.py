@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pie_daemon.host.abi import Interface
+from pie_daemon.host.context import Model
 from pie_daemon.host.guest import current
 from pie_daemon.host.interfaces import (
     contexts,
@@ -16,6 +17,7 @@ from pie_daemon.host.interfaces import (
     session,
     unsupported,
 )
+from pie_daemon.host.waitable import Waitable
 
 VERSION = "0.1.0"
 """Of the WIT package; see `abi_versions` for what runs on it."""
@@ -44,9 +46,9 @@ def _interface(
 
 INTERFACES: tuple[Interface, ...] = (
     _interface("types", {}),
-    _interface("events", events.FUNCTIONS, {"waitable": events.Waitable}),
+    _interface("events", events.FUNCTIONS, {"waitable": Waitable}),
     _interface("runtime", runtime.FUNCTIONS, {"child": unsupported.Unavailable}),
-    _interface("models", models.FUNCTIONS, {"model": models.Model}),
+    _interface("models", models.FUNCTIONS, {"model": Model}),
     _interface("contexts", contexts.FUNCTIONS, {"context": contexts.Context}),
     _interface(
         "inference",

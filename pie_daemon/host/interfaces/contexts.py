@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from pie_daemon.host.context import HostContext, Model
 from pie_daemon.host.interfaces.models import check_tokens
 from pie_daemon.host.interfaces.unsupported import refusals
@@ -62,7 +65,7 @@ def truncate(host: HostContext, context: Context, new_length: int) -> None:
     context.model.scheduler.truncate(context.id, new_length)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[static]context.create": create,
     "[method]context.fork": fork,
     "[method]context.length": length,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.waitable import Waitable, timer, wait_any
 
@@ -18,7 +21,7 @@ def new_timer(host: HostContext, duration_ms: int) -> Waitable:
     return timer(duration_ms / 1000)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]waitable.ready": ready,
     "wait-any": wait_any_of,
     "timer": new_timer,

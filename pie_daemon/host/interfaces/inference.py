@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -95,7 +96,7 @@ def new_forward_pass(host: HostContext, context: Context) -> ForwardPass:
     return ForwardPass(context)
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]generation.subscribe": subscribe,
     "[method]generation.next": next_chunk,
     "[method]generation.finish": finish,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -75,7 +76,7 @@ def check_tokens(model: Model, tokens: list[int]) -> None:
         )
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "names": names,
     "[static]model.open": open_model,
     "[method]model.info": info,

@@ -32,7 +32,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=0)] = 0
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] = 128
     stop_tokens: list[Annotated[int, Meta(ge=0)]] = []
     stop_strings: list[_Stop] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from pie_daemon import __version__
@@ -37,7 +40,7 @@ def budget(host: HostContext) -> str:
     return msgspec.json.encode(host.ports.budget()).decode()
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "version": version,
     "instance-id": instance_id,
     "program": program,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.inbox import Message
 from pie_daemon.host.waitable import Waitable
@@ -24,7 +27,7 @@ def receive(host: HostContext) -> Message | None:
     return host.inbox.take()
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "send": send,
     "send-bytes": send_bytes,
     "subscribe": subscribe,

@@ -1,0 +1,40 @@
+"""What one launch may use: the operator's limits, cut by the manifest and by the budgets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pie_bakery.manifest import Manifest
+from pie_daemon.runtime.config import LimitsConfig
+from pie_daemon.runtime.outcome import Budgets
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """None is without limit."""
+
+    memory_bytes: int
+    cpu_s: float | None
+    deadline_s: float | None
+    """Wall time from the launch."""
+    tokens: int | None
+    kv_pages: int | None
+
+
+def effective_grants(manifest: Manifest, budgets: Budgets, limits: LimitsConfig) -> Grants:
+    asked = manifest.grants
+    memory_mb = _least(limits.memory_mb, asked.memory_mb) or limits.memory_mb
+    return Grants(
+        memory_bytes=memory_mb << 20,
+        cpu_s=_least(limits.cpu_s, asked.cpu_s, budgets.max_cpu_s),
+        deadline_s=budgets.deadline_s,
+        tokens=budgets.max_tokens_total,
+        kv_pages=budgets.max_kv_pages,
+    )
+
+
+def _least(*values: _Number | None) -> _Number | None:
+    return min((value for value in values if value is not None), default=None)

@@ -1,0 +1,173 @@
+"""One ROUTER socket: its options, who the peers are, and sends that tell what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import pwd
+import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import cast
+
+import zmq
+import zmq.asyncio
+
+from pie_daemon.errors import PieError
+from pie_daemon.listener.config import ListenerConfig
+
+# sockaddr_un has 108 bytes with the terminating zero.
+MAX_IPC_PATH_BYTES = 107
+_IPC_PEER = re.compile(r"localhost:(\d+):(\d+):(\d+)")
+_HANDSHAKE_MS = 5000
+_BACKLOG = 1024
+_QUEUED_MESSAGES = 4096
+
+
+class Sent(Enum):
+    OK = "ok"
+    FULL = "full"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who sent a message, by what the kernel says."""
+
+    address: str
+    username: str
+    operator: bool
+    """May see and stop everybody's instances."""
+
+
+@dataclass(frozen=True)
+class Received:
+    route: bytes
+    address: str
+    frames: list[memoryview]
+
+
+class Transport:
+    """A bound ROUTER. Only the loop's thread may touch it."""
+
+    def __init__(self, context: zmq.asyncio.Context, endpoint: str, config: ListenerConfig) -> None:
+        check_endpoint(endpoint, insecure=config.insecure)
+        self._is_ipc = endpoint.startswith("ipc://")
+        self._socket = context.socket(zmq.ROUTER)
+        try:
+            _configure(self._socket, config)
+            if not self._is_ipc:
+                self._socket.ipv6 = "[" in endpoint
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise PieError("busy", f"cannot listen on {endpoint}: {error.strerror}") from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    async def receive(self) -> Received:
+        frames = await self._socket.recv_multipart(copy=False)
+        try:
+            address = str(frames[-1].get("Peer-Address"))
+        except zmq.ZMQError:
+            address = ""
+        return Received(frames[0].bytes, address, [frame.buffer for frame in frames[1:]])
+
+    def send(self, route: bytes, frames: tuple[bytes, ...]) -> Sent:
+        """Never waits: one peer's full queue must not hold up the others."""
+        try:
+            # With NOBLOCK the future is resolved when it comes back.
+            sent = self._socket.send_multipart((route, *frames), flags=zmq.NOBLOCK)
+            cast("asyncio.Future[object]", sent).result()
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return Sent.GONE
+        return Sent.OK
+
+    def identify(self, address: str) -> Peer:
+        """PieError `denied` for anybody who may not use this daemon."""
+        if not self._is_ipc:
+            return Peer(address, "anonymous", operator=False)
+        match = _IPC_PEER.fullmatch(address)
+        if match is None:
+            raise PieError("denied", "the system does not tell who connects; access refused")
+        uid = int(match[1])
+        if uid not in (0, os.geteuid()):
+            raise PieError(
+                "denied", f"uid {uid} may not use the daemon of uid {os.geteuid()}; run your own"
+            )
+        return Peer(address, _username(uid), operator=True)
+
+    def close(self, linger_ms: int) -> None:
+        self._socket.close(linger_ms)
+
+
+def check_endpoint(endpoint: str, *, insecure: bool) -> None:
+    """PieError `invalid-argument` with the way out for what cannot be listened on."""
+    scheme, separator, rest = endpoint.partition("://")
+    if scheme == "ipc" and separator:
+        _check_ipc(rest)
+    elif scheme == "tcp" and separator:
+        _check_tcp(endpoint, rest, insecure)
+    else:
+        raise PieError(
+            "invalid-argument",
+            f"listener endpoint {endpoint!r} is neither ipc:///absolute/path nor tcp://host:port",
+        )
+
+
+def _check_ipc(path: str) -> None:
+    if not path.startswith("/"):
+        raise PieError("invalid-argument", f"the path of ipc://{path} is not absolute")
+    if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
+        raise PieError(
+            "invalid-argument",
+            f"the socket path {path} has {len(os.fsencode(path))} bytes, the system allows "
+            f"{MAX_IPC_PATH_BYTES}; set PIE_RUNTIME_DIR to a shorter directory",
+        )
+    if not Path(path).parent.is_dir():
+        raise PieError("invalid-argument", f"the directory of ipc://{path} does not exist")
+
+
+def _check_tcp(endpoint: str, rest: str, insecure: bool) -> None:
+    host, separator, port = rest.rpartition(":")
+    if not separator or not (port == "*" or port.isdigit()):
+        raise PieError("invalid-argument", f"{endpoint} has no port; write tcp://host:port")
+    if not insecure and not _is_loopback(host.strip("[]")):
+        raise PieError(
+            "denied",
+            f"{endpoint} could be reached by other machines, and tcp has neither encryption nor "
+            "authentication; use tcp://127.0.0.1:PORT, or set listener.insecure=true to accept it",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _configure(socket: zmq.asyncio.Socket, config: ListenerConfig) -> None:
+    # Without MANDATORY a message to a vanished or slow client is dropped without a word.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, _QUEUED_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, _QUEUED_MESSAGES)
+    socket.setsockopt(zmq.MAXMSGSIZE, config.max_message_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+    heartbeat_ms = max(1, int(config.heartbeat_s * 1000))
+    socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(heartbeat_ms, int(config.timeout_s * 1000)))
+
+
+def _username(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"

@@ -1,0 +1,227 @@
+"""A program that runs in the daemon, seen from its client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pie_client import wire
+from pie_client.errors import PieError, ProgramError
+from pie_client.events import Event, Finished, Gap, from_wire
+
+if TYPE_CHECKING:
+    from pie_client.aio import AsyncClient
+
+# What an event costs beyond its data, as the daemon counts it.
+_EVENT_BYTES = 64
+
+
+class AsyncProcess:
+    """One instance. Made by `AsyncClient.launch` and `AsyncClient.attach`.
+
+    Events wait here until somebody takes them; a client that takes them slowly slows its program.
+    """
+
+    def __init__(self, client: AsyncClient, id: str, program: str, digest: str, after: int) -> None:
+        self.id = id
+        self.program = program
+        self.digest = digest
+        self._client = client
+        self._received = after
+        self._consumed = after
+        self._unacked_bytes = 0
+        self._buffer: deque[tuple[int, int, Event]] = deque()
+        self._partial = bytearray()
+        self._outcome: wire.Outcome | None = None
+        self._failure: PieError | None = None
+        self._num_iterators = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.program}>"
+
+    async def __aenter__(self) -> AsyncProcess:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stops the program when it still runs."""
+        if not self.finished:
+            with contextlib.suppress(PieError):
+                await self.terminate("its client left")
+
+    @property
+    def finished(self) -> bool:
+        """The outcome is here, or will never come."""
+        return self._outcome is not None or self._failure is not None
+
+    @property
+    def last_seq(self) -> int:
+        """The last event taken; `attach(id, after=last_seq)` goes on behind it."""
+        return self._consumed
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Everything the program says, until it has finished (or the connection for good)."""
+        with self._iterating():
+            while True:
+                batch = await self.next_batch()
+                for event in batch:
+                    yield event
+                if not batch:
+                    return
+
+    async def next_batch(self) -> list[Event]:
+        """All events that are here, at least one; empty after the last one."""
+        while not self._buffer:
+            if self._failure is not None:
+                raise self._failure
+            if self._outcome is not None:
+                return []
+            await self._changed()
+        return self._take()
+
+    async def outcome(self) -> wire.Outcome:
+        """How it ended. Events that nobody iterates over are discarded meanwhile."""
+        while self._outcome is None:
+            if self._failure is not None:
+                raise self._failure
+            if self._num_iterators == 0 and self._buffer:
+                self._take()
+            else:
+                await self._changed()
+        return self._outcome
+
+    async def result(self) -> Any:
+        """The program's result, parsed where it is JSON; ProgramError when it has none."""
+        return parse_result(await self.outcome())
+
+    async def send(self, message: object) -> None:
+        """A message to the program: a string as it is, anything else as JSON."""
+        text = message if isinstance(message, str) else msgspec.json.encode(message).decode()
+        await self._client.request(wire.Message(instance=self.id, text=text), wire.Done)
+
+    async def send_blob(self, name: str, data: bytes) -> None:
+        """Bytes to the program, of any size up to the daemon's limit."""
+        await self._client.upload_blob(self.id, name, data)
+
+    async def close_input(self) -> None:
+        """Tells the program that no more messages will come."""
+        await self._client.request(wire.CloseInput(instance=self.id), wire.Done)
+
+    async def terminate(self, reason: str = "") -> None:
+        """Stops it; its outcome will be `cancelled`."""
+        await self._client.terminate(self.id, reason)
+
+    async def detach(self) -> None:
+        """Leaves it running; `attach(id, after=last_seq)` comes back to it."""
+        self._client.flush_acks()
+        await self._client.request(wire.Detach(instance=self.id), wire.Done)
+        self._client.forget(self)
+        self.fail(PieError("closed", f"this client has detached from {self.id}"))
+
+    # --- called by the client -----------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        return self._received
+
+    @property
+    def consumed(self) -> int:
+        return self._consumed
+
+    @property
+    def pending(self) -> bool:
+        """Events are here that nobody has taken."""
+        return bool(self._buffer)
+
+    def on_attached(self, reply: wire.Attached) -> None:
+        """An instance whose last events were acknowledged by somebody sends no outcome again."""
+        if reply.next_seq is None and reply.info.outcome is not None and not self.finished:
+            self._push(reply.last_seq, 0, Finished(reply.last_seq, reply.info.outcome))
+
+    def on_event(self, message: wire.Event) -> None:
+        if message.seq <= self._received:
+            return
+        data = message.data
+        if message.size is not None:
+            if message.offset != len(self._partial):
+                del self._partial[message.offset :]
+            self._partial += data
+            if len(self._partial) < message.size:
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        if message.seq > self._received + 1:
+            self._push(message.seq - 1, 0, Gap(self._received + 1, message.seq))
+        event = from_wire(message.seq, message.kind, message.name, data)
+        self._push(message.seq, len(data) + _EVENT_BYTES, event)
+
+    def on_relink(self) -> None:
+        """Half an event from the old connection is worth nothing."""
+        self._partial.clear()
+
+    def fail(self, error: PieError) -> None:
+        if not self.finished:
+            self._failure = error
+        self._wake()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _iterating(self) -> Iterator[None]:
+        self._num_iterators += 1
+        try:
+            yield
+        finally:
+            self._num_iterators -= 1
+            self._wake()
+
+    def _push(self, seq: int, num_bytes: int, event: Event) -> None:
+        self._received = seq
+        self._buffer.append((seq, num_bytes, event))
+        if isinstance(event, Finished):
+            self._outcome = event.outcome
+        self._wake()
+
+    def _take(self) -> list[Event]:
+        taken = list(self._buffer)
+        self._buffer.clear()
+        self._consumed = taken[-1][0]
+        self._unacked_bytes += sum(num_bytes for _, num_bytes, _ in taken)
+        at_once = self._outcome is not None or self._unacked_bytes >= self._client.ack_bytes
+        if self._client.consumed(self, at_once=at_once):
+            self._unacked_bytes = 0
+        return [event for _, _, event in taken]
+
+    async def _changed(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def parse_result(outcome: wire.Outcome) -> Any:
+    """The result of an outcome, parsed where it is JSON; ProgramError when it has none."""
+    if outcome.status != "ok":
+        raise ProgramError(
+            outcome.status,
+            outcome.code or "internal",
+            outcome.message or f"the program ended as {outcome.status}",
+        )
+    if outcome.result is None:
+        return None
+    try:
+        return msgspec.json.decode(outcome.result)
+    except msgspec.DecodeError:
+        return outcome.result

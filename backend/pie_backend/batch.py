@@ -21,14 +21,14 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One context's share of a forward pass: compute KV for positions [start, start+len(tokens))."""
+    """One context's share of a pass: compute KV for positions [start, start+len(tokens))."""
 
     tokens: list[int]
     """At least one token id."""
     start: int
     """How many tokens of the context are in the cache already; the position of `tokens[0]`."""
     pages: list[int]
-    """Page table: `pages[i]` holds positions [i*page_size, (i+1)*page_size); covers the new tokens."""
+    """`pages[i]` holds positions [i*page_size, (i+1)*page_size); covers the new tokens."""
     sampling: Sampling | None = None
     """Draw one token after the last input token; None for a prefill chunk without output."""
     draw: int = 0

@@ -1,0 +1,71 @@
+"""Frames between a daemon and its worker process: a length, then msgpack."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import msgspec
+
+from pie_backend.batch import BackendInfo, BatchResult
+
+_HEADER = struct.Struct("<I")
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker's first message when its model is loaded."""
+
+    info: BackendInfo
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker's last message: it ends after this."""
+
+    message: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    result: BatchResult
+
+
+Reply = Ready | Failed | Done
+
+
+class Channel:
+    """Whole frames over a stream socket. One thread sends and receives."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Raises OSError when the other side is gone."""
+        body = self._encoder.encode(message)
+        self._socket.sendall(_HEADER.pack(len(body)) + body)
+
+    def receive(self) -> bytearray | None:
+        """The next frame, or None when the other side is gone."""
+        header = self._receive_exactly(_HEADER.size)
+        return header and self._receive_exactly(_HEADER.unpack(header)[0])
+
+    def _receive_exactly(self, size: int) -> bytearray | None:
+        data = bytearray(size)
+        view = memoryview(data)
+        filled = 0
+        while filled < size:
+            try:
+                count = self._socket.recv_into(view[filled:])
+            except ConnectionError:
+                return None
+            if count == 0:
+                return None
+            filled += count
+        return data
+
+    def close(self) -> None:
+        """Wakes a thread that is blocked in `receive`, here or on the other side."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()

@@ -1,0 +1,45 @@
+"""Picks and builds a backend. Nothing heavy is imported before it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from pie_backend.base import Backend, BackendError
+from pie_backend.batch import BackendConfig
+
+# Where each builder lives, `module:function`; each takes a BackendConfig.
+KINDS = {
+    "engine": "pie_backend.engine.engine:build_engine",
+    "dummy": "pie_backend.dummy:DummyBackend",
+}
+PLACEMENTS = {
+    "inline": "pie_backend.create:build_inline",
+    "process": "pie_backend.process:ProcessBackend",
+}
+
+
+def create_backend(config: BackendConfig) -> Backend:
+    """Blocks until the model is loaded.
+
+    Raises:
+        BackendError: it cannot be built; the message says what to do.
+    """
+    if config.page_size < 1:
+        raise BackendError(f"page_size is {config.page_size}; expected at least 1")
+    if config.kv_pages is not None and config.kv_pages < 1:
+        raise BackendError(f"kv_pages is {config.kv_pages}; expected at least 1")
+    return _builder("placement", PLACEMENTS, config.placement)(config)
+
+
+def build_inline(config: BackendConfig) -> Backend:
+    """Builds the backend in this very process."""
+    return _builder("kind", KINDS, config.kind)(config)
+
+
+def _builder(what: str, table: dict[str, str], key: str) -> Callable[[BackendConfig], Backend]:
+    if key not in table:
+        raise BackendError(f"backend {what} {key!r} is unknown; expected one of {', '.join(table)}")
+    module, _, name = table[key].partition(":")
+    builder: Callable[[BackendConfig], Backend] = getattr(import_module(module), name)
+    return builder

@@ -1,0 +1,1 @@
+"""Runs Hugging Face models on this machine. Importing `pie_backend.engine.engine` imports torch."""

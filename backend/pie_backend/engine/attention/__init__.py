@@ -1,0 +1,1 @@
+"""Attention over pages: one protocol, one file per kind of device."""

@@ -1,0 +1,154 @@
+"""Attention with plain torch: decode rows in padded groups, longer rows one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from pie_backend.engine.kv_cache import KVCache
+from pie_backend.engine.ragged import RaggedBatch, Span
+
+# A group's gathered keys and values should stay in cache, and padding should stay small.
+_MAX_GROUP_TOKENS = 16384
+_MAX_PADDING = 2
+_SMALL_PAGES = 8
+# From this many rows on, two batched products beat the fused kernel, whose cost is per row.
+_MIN_PRODUCT_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Rows of one token each, [begin, end) in the flat batch, padded to the longest."""
+
+    begin: int
+    end: int
+    blocks: torch.Tensor
+    """int64: the blocks of every row's padded page table."""
+    bias: torch.Tensor
+    """[H * rows, 1, length]: 0 where the row reaches, -inf beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillRow:
+    begin: int
+    end: int
+    context: int
+    """Positions that the last token sees, itself included."""
+    blocks: torch.Tensor
+    mask: torch.Tensor | None
+    """bool [tokens, context]; None when the row begins at position 0 and is plainly causal."""
+
+
+class CpuAttention:
+    def __init__(self, cache: KVCache, num_heads: int) -> None:
+        self.cache = cache
+        self.num_heads = num_heads
+
+    def plan(self, batch: RaggedBatch) -> CpuStep:
+        singles = batch.spans[: batch.num_single]
+        groups = [
+            self._decode_group(group) for group in _group(singles, self.cache.shape.page_size)
+        ]
+        rows = [self._prefill_row(span) for span in batch.spans[batch.num_single :]]
+        return CpuStep(self, batch.slots, groups, rows)
+
+    def _decode_group(self, spans: list[Span]) -> DecodeGroup:
+        shape = self.cache.shape
+        width = max(_num_pages(span, shape.page_size) for span in spans)
+        # Padding repeats the row's own first page: never another row's, and masked anyway.
+        tables = [(s.row.pages + [s.row.pages[0]] * width)[:width] for s in spans]
+        lengths = torch.tensor([[s.row.start + 1] for s in spans])
+        for table, span in zip(tables, spans, strict=True):
+            used = _num_pages(span, shape.page_size)
+            table[used:] = [span.row.pages[0]] * (width - used)
+        beyond = torch.arange(width * shape.page_size) >= lengths  # [rows, length]
+        bias = torch.zeros(beyond.shape, dtype=shape.dtype).masked_fill_(beyond, -torch.inf)
+        return DecodeGroup(
+            begin=spans[0].begin,
+            end=spans[-1].end,
+            blocks=self.cache.block_index(torch.tensor(tables).view(-1)),
+            bias=bias.repeat(shape.num_kv_heads, 1).unsqueeze(1),
+        )
+
+    def _prefill_row(self, span: Span) -> PrefillRow:
+        row = span.row
+        num_tokens = len(row.tokens)
+        context = row.start + num_tokens
+        pages = torch.tensor(row.pages[: _num_pages(span, self.cache.shape.page_size)])
+        mask = None
+        if row.start:
+            mask = torch.ones(num_tokens, context, dtype=torch.bool).tril_(row.start)
+        return PrefillRow(span.begin, span.end, context, self.cache.block_index(pages), mask)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuStep:
+    attention: CpuAttention
+    slots: torch.Tensor
+    groups: list[DecodeGroup]
+    rows: list[PrefillRow]
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        self.attention.cache.write(layer, self.slots, k, v)
+        parts = [self._decode(layer, group, q[group.begin : group.end]) for group in self.groups]
+        parts += [self._prefill(layer, row, q[row.begin : row.end]) for row in self.rows]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _decode(self, layer: int, group: DecodeGroup, q: torch.Tensor) -> torch.Tensor:
+        """q [rows, Hq, D] -> [rows, Hq * D]; the queries of a group share their head's keys."""
+        num_rows, num_heads, head_dim = q.shape
+        cache = self.attention.cache
+        num_kv_heads = cache.shape.num_kv_heads
+        kv = cache.gather(layer, group.blocks, num_rows)  # [2, H, rows, length, D]
+        shared = q.view(num_rows, num_kv_heads, num_heads // num_kv_heads, head_dim)
+        if num_rows < _MIN_PRODUCT_ROWS:
+            bias = group.bias.view(num_kv_heads, num_rows, 1, -1).transpose(0, 1)
+            out = F.scaled_dot_product_attention(
+                shared, kv[0].transpose(0, 1), kv[1].transpose(0, 1), attn_mask=bias
+            )
+            return out.reshape(num_rows, num_heads * head_dim)
+        out = _attend_by_products(shared.transpose(0, 1), kv, group.bias)
+        return out.transpose(0, 1).reshape(num_rows, num_heads * head_dim)
+
+    def _prefill(self, layer: int, row: PrefillRow, q: torch.Tensor) -> torch.Tensor:
+        """q [tokens, Hq, D] -> [tokens, Hq * D]"""
+        kv = self.attention.cache.gather(layer, row.blocks, 1)[:, :, 0, : row.context]
+        out = F.scaled_dot_product_attention(
+            q.transpose(0, 1).unsqueeze(0),
+            kv[0].unsqueeze(0),
+            kv[1].unsqueeze(0),
+            attn_mask=row.mask,
+            is_causal=row.mask is None,
+            enable_gqa=q.shape[1] != kv.shape[1],
+        )  # [1, Hq, tokens, D]
+        return out[0].transpose(0, 1).reshape(q.shape[0], -1)
+
+
+def _attend_by_products(q: torch.Tensor, kv: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """q [H, rows, queries, D], kv [2, H, rows, length, D] -> [H, rows, queries, D]"""
+    num_heads, num_rows, num_queries, head_dim = q.shape
+    flat = (num_heads * num_rows, -1, head_dim)
+    keys, values = kv[0].view(flat), kv[1].view(flat)
+    scores = torch.baddbmm(bias, q.reshape(flat), keys.transpose(1, 2), alpha=head_dim**-0.5)
+    out = torch.bmm(scores.softmax(-1), values)
+    return out.view(num_heads, num_rows, num_queries, head_dim)
+
+
+def _num_pages(span: Span, page_size: int) -> int:
+    return -(-(span.row.start + len(span.row.tokens)) // page_size)
+
+
+def _group(spans: list[Span], page_size: int) -> list[list[Span]]:
+    """Cuts spans (sorted by length) where padding or size would grow too large."""
+    groups: list[list[Span]] = []
+    limit = 0
+    for span in spans:
+        pages = _num_pages(span, page_size)
+        full = groups and (len(groups[-1]) + 1) * pages * page_size > _MAX_GROUP_TOKENS
+        if full or pages > limit:
+            groups.append([])
+            limit = max(pages * _MAX_PADDING, _SMALL_PAGES)
+        groups[-1].append(span)
+    return groups

@@ -1,0 +1,151 @@
+"""The backend that runs a model in this process."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult
+from pie_backend.engine.architectures import read_config
+from pie_backend.engine.attention.base import Attention
+from pie_backend.engine.attention.cpu import CpuAttention
+from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.kv_cache import KVCache, KVShape
+from pie_backend.engine.memory import choose_num_pages
+from pie_backend.engine.ragged import RaggedBatch, check_batch, flatten
+from pie_backend.engine.sampling import draw_tokens
+from pie_backend.engine.transformer import Decoder, load_decoder
+from pie_backend.engine.weights import Checkpoint
+from pie_backend.model_dir import ModelDir, resolve
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Engine:
+    """Implements `Backend`. One thread at a time may call `execute`."""
+
+    def __init__(
+        self, info: BackendInfo, decoder: Decoder, cache: KVCache, attention: Attention
+    ) -> None:
+        self._info = info
+        self._decoder: Decoder | None = decoder
+        self._cache: KVCache | None = cache
+        self._attention: Attention | None = attention
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._info
+
+    def execute(self, batch: Batch) -> BatchResult:
+        if self._decoder is None or self._cache is None or self._attention is None:
+            raise BackendError(f"the backend of {self._info.name} is closed")
+        check_batch(batch, self._info)
+        try:
+            with torch.inference_mode():
+                return self._execute(batch, self._decoder, self._cache, self._attention)
+        except (RuntimeError, MemoryError) as error:
+            raise BackendError(f"step {batch.step} failed: {error}") from error
+
+    def _execute(
+        self, batch: Batch, decoder: Decoder, cache: KVCache, attention: Attention
+    ) -> BatchResult:
+        cache.copy_pages(batch.copies)
+        tokens: list[int | None] = [None] * len(batch.rows)
+        if batch.rows:
+            flat = flatten(batch.rows, self._info.page_size)
+            if flat.entered_pages:
+                cache.clear_pages(flat.entered_pages)
+            hidden = decoder.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
+            _draw(decoder, hidden, flat, tokens)
+        return BatchResult(batch.step, tokens)
+
+    def close(self) -> None:
+        self._decoder = self._cache = self._attention = None
+
+
+def _draw(
+    decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch, tokens: list[int | None]
+) -> None:
+    """Fills in a token for each row that asked for one."""
+    asking = [i for i, span in enumerate(flat.spans) if span.row.sampling is not None]
+    if not asking:
+        return
+    if len(asking) < len(hidden):
+        hidden = hidden[torch.tensor([flat.spans[i].end - 1 for i in asking])]
+    drawn = draw_tokens(decoder.logits(hidden), [flat.spans[i].row for i in asking])
+    for i, token in zip(asking, drawn, strict=True):
+        tokens[flat.order[i]] = token
+
+
+def build_engine(config: BackendConfig) -> Engine:
+    """Raises BackendError when the model, the device or the dtype cannot be had."""
+    model = resolve(config.path)
+    _check_device(config.device)
+    dtype = _dtype(config.dtype, model)
+    _set_threads(config.num_threads)
+    decoder_config = read_config(model)
+    try:
+        with torch.inference_mode():
+            decoder = load_decoder(decoder_config, Checkpoint(model.path, dtype))
+            cache = _make_cache(config, decoder_config, dtype)
+    except (RuntimeError, MemoryError) as error:
+        raise BackendError(f"{model.path} cannot be loaded: {error}") from error
+    attention = CpuAttention(cache, decoder_config.num_heads)
+    return Engine(_describe(config, model, decoder_config, cache), decoder, cache, attention)
+
+
+def _check_device(device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise BackendError(
+            f"device {device!r} is not supported by this version; supported: cpu (auto picks it)"
+        )
+
+
+def _dtype(name: str, model: ModelDir) -> torch.dtype:
+    """`auto` is the checkpoint's own; float16 becomes float32, which loses nothing."""
+    if name == "auto":
+        stored = model.config.get("dtype") or model.config.get("torch_dtype") or "float32"
+        return torch.bfloat16 if stored == "bfloat16" else torch.float32
+    if name not in _DTYPES:
+        raise BackendError(
+            f"dtype {name!r} is not supported; supported: auto, {', '.join(_DTYPES)}"
+        )
+    return _DTYPES[name]
+
+
+def _set_threads(num_threads: int | None) -> None:
+    """An explicit number wins, then OMP_NUM_THREADS (which torch has read), then every core."""
+    if num_threads is None and "OMP_NUM_THREADS" in os.environ:
+        return
+    can_ask = hasattr(os, "sched_getaffinity")
+    num_cores = len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1
+    torch.set_num_threads(num_threads or num_cores)
+
+
+def _make_cache(config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtype) -> KVCache:
+    shape = KVShape(
+        decoder.num_layers, decoder.num_kv_heads, decoder.head_dim, config.page_size, dtype
+    )
+    num_pages = config.kv_pages
+    if num_pages is None:
+        num_pages = choose_num_pages(shape.page_bytes, shape.page_size, decoder.max_context)
+    return KVCache(shape, num_pages)
+
+
+def _describe(
+    config: BackendConfig, model: ModelDir, decoder: DecoderConfig, cache: KVCache
+) -> BackendInfo:
+    return BackendInfo(
+        name=config.name,
+        architecture=model.architecture,
+        vocab_size=decoder.vocab_size,
+        max_context=decoder.max_context,
+        page_size=config.page_size,
+        num_pages=cache.num_pages,
+        page_bytes=cache.shape.page_bytes,
+        eos_tokens=model.eos_tokens,
+        device="cpu",
+        dtype=str(cache.shape.dtype).removeprefix("torch."),
+    )

@@ -1,0 +1,69 @@
+"""The paged pool of keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    page_size: int
+    dtype: torch.dtype
+
+    @property
+    def page_bytes(self) -> int:
+        """Of one page over all layers, keys and values."""
+        per_token = 2 * self.num_layers * self.num_kv_heads * self.head_dim
+        return per_token * self.page_size * self.dtype.itemsize
+
+
+class KVCache:
+    """[layers, key|value x heads, pages, page_size, head_dim], head-major.
+
+    A head's part of a page is one contiguous block, so that gathering a row's pages gives the
+    [heads, length, head_dim] that a batched product reads without another copy.
+    """
+
+    def __init__(self, shape: KVShape, num_pages: int) -> None:
+        self.shape = shape
+        self.num_pages = num_pages
+        planes = 2 * shape.num_kv_heads
+        size = (shape.num_layers, planes, num_pages, shape.page_size, shape.head_dim)
+        # Filled now, so that the memory is there before the first request and not when it is late.
+        self._pool = torch.empty(size, dtype=shape.dtype).fill_(0)
+        slots = num_pages * shape.page_size
+        self._slots = [layer.view(planes, slots, shape.head_dim) for layer in self._pool]
+        self._blocks = [layer.view(planes * num_pages, -1) for layer in self._pool]
+        self._plane_offsets = torch.arange(planes).unsqueeze(1) * num_pages  # [planes, 1]
+
+    def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+        """k, v [N, H, D] to int64 slots [N], where slot = page * page_size + offset."""
+        num_heads = self.shape.num_kv_heads
+        pool = self._slots[layer]
+        pool[:num_heads].index_copy_(1, slots, k.transpose(0, 1))
+        pool[num_heads:].index_copy_(1, slots, v.transpose(0, 1))
+
+    def block_index(self, pages: torch.Tensor) -> torch.Tensor:
+        """int64 pages [n] -> [2H * n]: where their blocks lie, in every layer alike."""
+        return (self._plane_offsets + pages).view(-1)
+
+    def gather(self, layer: int, blocks: torch.Tensor, num_rows: int) -> torch.Tensor:
+        """Pages of equally long tables -> [2, H, rows, length, D] (copied)."""
+        shape = self.shape
+        found = torch.embedding(self._blocks[layer], blocks)
+        return found.view(2, shape.num_kv_heads, num_rows, -1, shape.head_dim)
+
+    def copy_pages(self, copies: list[tuple[int, int]]) -> None:
+        """In order, so that a chain of copies means what it says."""
+        for source, destination in copies:
+            self._pool[:, :, destination] = self._pool[:, :, source]
+
+    def clear_pages(self, pages: list[int]) -> None:
+        """A page that a row enters must hold numbers: attention weighs what lies beyond the row
+        with zero, and zero times a NaN left by a former owner would be NaN."""
+        self._pool.index_fill_(2, torch.tensor(pages), 0)

@@ -1,0 +1,65 @@
+"""How much memory may be taken, and how many pages of KV to take from it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pie_backend.base import BackendError
+
+_SHARE = 0.25
+_CONTEXTS = 64
+
+
+def choose_num_pages(page_bytes: int, page_size: int, max_context: int) -> int:
+    """A quarter of what is free, at most enough for 64 full contexts.
+
+    Raises:
+        BackendError: not even one full page fits.
+    """
+    wanted = _CONTEXTS * -(-max_context // page_size)
+    available = available_bytes()
+    num_pages = min(wanted, int(available * _SHARE) // page_bytes)
+    if num_pages < 1:
+        raise BackendError(
+            f"no memory for KV pages: {available} bytes are free and one page takes {page_bytes}; "
+            "free some, or set backend.kv_pages"
+        )
+    return num_pages
+
+
+def available_bytes() -> int:
+    """What this process may still take: the machine's free memory, cut by its control groups."""
+    return min([_machine_bytes(), *_cgroup_bytes()])
+
+
+def _machine_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values = dict(line.split(":", 1) for line in lines)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        # Not Linux: half of the installed memory is the best guess the standard library allows.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _cgroup_bytes() -> list[int]:
+    """Room left in each version 2 control group above this process that has a limit."""
+    try:
+        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
+    except (OSError, IndexError):
+        return []
+    root = Path("/sys/fs/cgroup")
+    group = root / line.rpartition(":")[2].lstrip("/")
+    rooms = [_group_room(path) for path in (group, *group.parents) if path.is_relative_to(root)]
+    return [room for room in rooms if room is not None]
+
+
+def _group_room(group: Path) -> int | None:
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(s.split() for s in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return max(0, limit - used + int(stat.get("inactive_file", 0)))

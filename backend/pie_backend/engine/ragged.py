@@ -1,0 +1,88 @@
+"""Turns the rows of a batch into flat tensors, decode rows first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendInfo, Batch, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A row's tokens [begin, end) in the flat batch."""
+
+    row: Row
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedBatch:
+    spans: list[Span]
+    """Rows of one token, by rising number of pages, then the longer ones."""
+    num_single: int
+    """How many spans hold one token; they are spans[:num_single] and tokens [0, num_single)."""
+    order: list[int]
+    """order[i]: the place of spans[i]'s row in the batch."""
+    tokens: torch.Tensor
+    """int64 [N]"""
+    positions: torch.Tensor
+    """int64 [N]"""
+    slots: torch.Tensor
+    """int64 [N]: where each token's key and value go, page * page_size + offset."""
+    entered_pages: list[int]
+    """Pages whose first position is written by this batch."""
+
+
+def check_batch(batch: Batch, info: BackendInfo) -> None:
+    """Raises BackendError for rows that would read or write outside the pool."""
+    for number, row in enumerate(batch.rows):
+        end = row.start + len(row.tokens)
+        if not row.tokens or row.start < 0 or end > info.max_context:
+            raise _invalid(batch, number, f"covers positions [{row.start}, {end})")
+        if len(row.pages) * info.page_size < end:
+            raise _invalid(batch, number, f"{len(row.pages)} pages cannot hold {end} tokens")
+        if min(row.pages) < 0 or max(row.pages) >= info.num_pages:
+            raise _invalid(batch, number, f"pages are outside [0, {info.num_pages})")
+        if min(row.tokens) < 0 or max(row.tokens) >= info.vocab_size:
+            raise _invalid(batch, number, f"tokens are outside [0, {info.vocab_size})")
+    if any(not 0 <= page < info.num_pages for pair in batch.copies for page in pair):
+        raise BackendError(f"step {batch.step}: copies are outside [0, {info.num_pages})")
+
+
+def _invalid(batch: Batch, number: int, why: str) -> BackendError:
+    return BackendError(f"step {batch.step}, row {number}: {why}")
+
+
+def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, rows[i].start))
+    spans: list[Span] = []
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    entered: list[int] = []
+    for i in order:
+        row = rows[i]
+        end = row.start + len(row.tokens)
+        spans.append(Span(row, len(tokens), len(tokens) + len(row.tokens)))
+        tokens += row.tokens
+        positions += range(row.start, end)
+        slots += _slots(row, end, page_size)
+        entered += row.pages[-(-row.start // page_size) : -(-end // page_size)]
+    return RaggedBatch(
+        spans=spans,
+        num_single=sum(len(row.tokens) == 1 for row in rows),
+        order=order,
+        tokens=torch.tensor(tokens),
+        positions=torch.tensor(positions),
+        slots=torch.tensor(slots),
+        entered_pages=entered,
+    )
+
+
+def _slots(row: Row, end: int, page_size: int) -> list[int]:
+    pages = row.pages
+    return [pages[p // page_size] * page_size + p % page_size for p in range(row.start, end)]

@@ -1,0 +1,117 @@
+"""Draws one token per row: temperature, top-k, top-p, min-p, in the order of transformers.
+
+Every filter is reduced to "keep logits above a cut, and so many of those equal to it, lowest ids
+first". The draw then walks the vocabulary by id, so a row's token depends on its logits and its
+random number alone, whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pie_backend.batch import Row, Sampling
+from pie_backend.rng import uniform
+
+# Filters rarely keep more; where they do, the whole vocabulary is sorted instead.
+_CANDIDATES = 256
+_BLOCK = 256
+
+
+def draw_tokens(logits: torch.Tensor, rows: list[Row]) -> list[int]:
+    """logits [R, vocab], one row of logits for each of the rows, which all want a sample."""
+    wanted = [row.sampling or Sampling() for row in rows]
+    warm = [i for i, sampling in enumerate(wanted) if sampling.temperature > 0]
+    if not warm:
+        return logits.argmax(-1).tolist()
+    tokens: list[int] = logits.argmax(-1).tolist() if len(warm) < len(rows) else [0] * len(rows)
+    randoms = [uniform(wanted[i].seed, rows[i].draw) for i in warm]
+    chosen = logits if len(warm) == len(rows) else logits[torch.tensor(warm)]
+    drawn = sample(chosen, [wanted[i] for i in warm], randoms)
+    for i, token in zip(warm, drawn, strict=True):
+        tokens[i] = token
+    return tokens
+
+
+def sample(logits: torch.Tensor, wanted: list[Sampling], randoms: list[float]) -> list[int]:
+    """logits [R, vocab]; all temperatures are above zero; randoms in [0, 1)"""
+    temperatures = _column([s.temperature for s in wanted])
+    scaled = logits.float()
+    # Against the largest first: a tiny temperature must not overflow.
+    scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperatures
+    weights = scaled.exp()  # [R, vocab], the likeliest token's is 1
+    filtered = [i for i, s in enumerate(wanted) if s.top_k > 0 or s.top_p < 1 or s.min_p > 0]
+    if filtered:
+        index = torch.tensor(filtered)
+        weights[index] *= _keep(scaled[index], weights[index], [wanted[i] for i in filtered])
+    return _pick(weights, randoms)
+
+
+def _keep(scaled: torch.Tensor, weights: torch.Tensor, wanted: list[Sampling]) -> torch.Tensor:
+    """scaled and its exponentials [R, vocab] -> bool [R, vocab]"""
+    vocab_size = scaled.shape[-1]
+    num_candidates = min(_CANDIDATES, vocab_size)
+    totals = weights.sum(-1, keepdim=True, dtype=torch.float64)
+    top = scaled.topk(num_candidates, sorted=True).values
+    counts, is_enough = _num_kept(top, totals, wanted, vocab_size)
+    if not is_enough:
+        top = scaled.sort(descending=True).values
+        counts, _ = _num_kept(top, totals, wanted, vocab_size)
+    cut = top.gather(-1, counts - 1)
+    above = scaled > cut
+    equal = scaled == cut
+    # Ties at the cut: as many as the count leaves room for, lowest ids first.
+    room = counts - above.sum(-1, keepdim=True)
+    if bool((equal.sum(-1, keepdim=True) > room).any()):
+        equal &= equal.cumsum(-1) <= room
+    return above | equal
+
+
+def _num_kept(
+    top: torch.Tensor, totals: torch.Tensor, wanted: list[Sampling], vocab_size: int
+) -> tuple[torch.Tensor, bool]:
+    """How many of the largest logits each row keeps, int64 [R, 1], and whether `top` (descending)
+    reaches far enough to tell."""
+    num_candidates = top.shape[-1]
+    top_k = _column([s.top_k or vocab_size for s in wanted]).long().clamp(max=vocab_size)
+    # transformers keeps every tie of the k-th; so do we.
+    in_reach = top_k.clamp(max=num_candidates)
+    counts = torch.where(
+        top_k < vocab_size, (top >= top.gather(-1, in_reach - 1)).sum(-1, keepdim=True), top_k
+    )
+    ranks = torch.arange(num_candidates)
+    masses = top.double().exp()
+    # With top-k the rest is renormalised before top-p looks at it.
+    kept_mass = (masses * (ranks < counts)).sum(-1, keepdim=True)
+    kept_mass = torch.where(top_k < vocab_size, kept_mass, totals)
+    before = masses.cumsum(-1) - masses
+    limits = _column([s.top_p for s in wanted]).double() * kept_mass
+    nucleus = (before < limits).sum(-1, keepdim=True).clamp(min=1)
+    has_top_p = _column([float(s.top_p < 1) for s in wanted]) > 0
+    counts = torch.where(has_top_p, torch.minimum(counts, nucleus), counts)
+    min_p = _column([s.min_p for s in wanted]).double()
+    likely = (masses >= min_p).sum(-1, keepdim=True).clamp(min=1)
+    counts = torch.where(min_p > 0, torch.minimum(counts, likely), counts)
+    return counts, num_candidates == vocab_size or bool((counts < num_candidates).all())
+
+
+def _pick(weights: torch.Tensor, randoms: list[float]) -> list[int]:
+    """Inverts the distribution function of weights [R, vocab] in two steps, block then token."""
+    num_rows, vocab_size = weights.shape
+    num_blocks = -(-vocab_size // _BLOCK)
+    padding = num_blocks * _BLOCK - vocab_size
+    blocks = torch.nn.functional.pad(weights, (0, padding)).view(num_rows, num_blocks, _BLOCK)
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [R, blocks]
+    goals = torch.tensor(randoms, dtype=torch.float64).unsqueeze(1) * ends[:, -1:]
+    block = torch.searchsorted(ends, goals, right=True).clamp(max=num_blocks - 1)
+    starts = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(num_rows), block[:, 0]].double()  # [R, _BLOCK]
+    within = inside.cumsum(-1)
+    place = torch.searchsorted(within, goals - starts, right=True)
+    # Rounding may step past the end: then the last token of the block that has any weight.
+    last = (inside > 0).long().mul(torch.arange(_BLOCK)).amax(-1, keepdim=True)
+    picked: list[int] = (block * _BLOCK + torch.minimum(place, last)).squeeze(1).tolist()
+    return picked
+
+
+def _column(values: list[float] | list[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32).unsqueeze(1)

@@ -1,0 +1,88 @@
+"""Reads named tensors out of one or many safetensors files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pie_backend.base import BackendError
+from pie_backend.model_dir import read_json
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_FLOATS = {torch.float32, torch.float16, torch.bfloat16}
+
+
+class Checkpoint:
+    """The tensors of a model directory. Each is read when taken; nothing is kept."""
+
+    def __init__(self, path: Path, dtype: torch.dtype) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._files = _locate(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def take(self, name: str, *shape: int) -> torch.Tensor:
+        """The tensor in the model's dtype.
+
+        Raises:
+            BackendError: it is missing, misshapen or not a float tensor.
+        """
+        file = self._files.get(name)
+        if file is None:
+            raise BackendError(f"{self._path}: tensor {name} is missing from the checkpoint")
+        tensor = _read(file, name)
+        if tuple(tensor.shape) != shape:
+            found = list(tensor.shape)
+            raise BackendError(f"{file}: {name} has shape {found}; config.json wants {list(shape)}")
+        if tensor.dtype not in _FLOATS:
+            raise BackendError(
+                f"{file}: {name} is {tensor.dtype}; only float tensors are supported"
+            )
+        return tensor.to(self._dtype)
+
+
+def _read(file: Path, name: str) -> torch.Tensor:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensor: torch.Tensor = opened.get_tensor(name)
+            return tensor
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise BackendError(f"{file}: {name} cannot be read: {error}") from error
+
+
+def _locate(path: Path) -> dict[str, Path]:
+    if (path / _INDEX).is_file():
+        return _from_index(path)
+    if (path / _SINGLE).is_file():
+        return dict.fromkeys(_names(path / _SINGLE), path / _SINGLE)
+    raise BackendError(f"{path} holds neither {_SINGLE} nor {_INDEX}; convert it to safetensors")
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise BackendError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def _from_index(path: Path) -> dict[str, Path]:
+    index = path / _INDEX
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise BackendError(f"{index}: `weight_map` is missing")
+    files: dict[str, Path] = {}
+    for name, shard in weight_map.items():
+        # A shard is a file beside the index; anything else could read outside the model.
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise BackendError(f"{index}: {name} is in {shard!r}; expected the name of a file here")
+        files[name] = path / shard
+    for file in sorted(set(files.values())):
+        if not file.is_file():
+            raise BackendError(f"{file} is missing, though {index.name} lists it")
+    return files

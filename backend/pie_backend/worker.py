@@ -1,0 +1,72 @@
+"""The worker process: builds a backend, answers batches, ends with its parent.
+
+Run as `python -m pie_backend.worker FD`, where FD is one end of a socket pair.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+
+import msgspec
+
+from pie_backend.base import Backend, BackendError
+from pie_backend.batch import BackendConfig, Batch
+from pie_backend.channel import Channel, Done, Failed, Ready
+from pie_backend.create import build_inline
+
+
+def main(fd: int) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    threading.Thread(target=_end_with_parent, args=[sock], daemon=True).start()
+    channel = Channel(sock)
+    try:
+        _serve(channel)
+    except (BackendError, OSError, MemoryError, ImportError) as error:
+        return _fail(channel, str(error) or type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the edge of the process: the parent must hear of it
+        sys.excepthook(type(error), error, error.__traceback__)
+        return _fail(channel, f"internal error in the worker: {error!r}")
+    return 0
+
+
+def _serve(channel: Channel) -> None:
+    frame = channel.receive()
+    if frame is None:
+        return
+    backend = build_inline(msgspec.msgpack.decode(frame, type=BackendConfig))
+    channel.send(Ready(backend.info))
+    _answer(channel, backend)
+
+
+def _answer(channel: Channel, backend: Backend) -> None:
+    decoder = msgspec.msgpack.Decoder(Batch)
+    while (frame := channel.receive()) is not None:
+        channel.send(Done(backend.execute(decoder.decode(frame))))
+    backend.close()
+
+
+def _fail(channel: Channel, message: str) -> int:
+    try:
+        channel.send(Failed(message))
+    except OSError:
+        # The parent is gone, and with it everybody who could read this.
+        return 1
+    return 1
+
+
+def _end_with_parent(sock: socket.socket) -> None:
+    """Ends this process at once when the other end hangs up, even in the middle of a batch."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    poll.poll()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

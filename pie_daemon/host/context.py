@@ -51,8 +51,8 @@ class HostPorts:
 
     emit: Callable[[EventKind, bytes, str], None]
     """(kind, data, name): one event for the client; blocks while the client lags behind."""
-    budget: Callable[[], dict[str, float | None]]
-    """What is left of the launch's budgets."""
+    budget: Callable[[], dict[str, float]]
+    """What is left of the launch's budgets; absent where there is no limit."""
 
 
 @dataclass(kw_only=True)

@@ -84,14 +84,16 @@ class Execution:
             ports=HostPorts(emit=instance.emit, budget=lambda: self._left(instance)),
         )
 
-    def _left(self, instance: Instance) -> dict[str, float | None]:
+    def _left(self, instance: Instance) -> dict[str, float]:
+        """What is left under the names of the launch's budgets; absent where there is no limit."""
         cpu_s = self._grants.cpu_s
-        return {
-            "tokens": self._tokens.left(),
-            "cpu_s": None if cpu_s is None else max(0.0, cpu_s - self._cpu.used_s),
+        left = {
+            "max_tokens_total": self._tokens.left(),
+            "max_cpu_s": None if cpu_s is None else max(0.0, cpu_s - self._cpu.used_s),
             "deadline_s": instance.left_s,
-            "kv_pages": self._grants.kv_pages,
+            "max_kv_pages": self._grants.kv_pages,
         }
+        return {name: value for name, value in left.items() if value is not None}
 
     def usage(self) -> Usage:
         if self._final is not None:

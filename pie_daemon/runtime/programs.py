@@ -243,7 +243,7 @@ def _manifest(stored: Path, override: bytes | None) -> Manifest:
     try:
         outline = read_component(stored)
         text = outline.manifest if override is None else override
-        manifest = Manifest() if text is None else parse_manifest(text)
+        manifest = parse_manifest(text)
     except (ComponentError, ManifestError) as error:
         raise PieError("invalid-argument", str(error)) from None
     if "run" not in outline.exports:

@@ -1,0 +1,199 @@
+"""The composition root: builds the parts, starts them, drains and stops them. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from pie_backend.base import Backend, BackendError
+from pie_backend.batch import BackendConfig
+from pie_backend.create import create_backend
+from pie_backend.tokenizer import Tokenizer
+from pie_client import paths as folders
+from pie_daemon import log, systemd
+from pie_daemon.config import PieConfig, backend_configs, complete
+from pie_daemon.errors import PieError
+from pie_daemon.host.context import Model, Models
+from pie_daemon.listener.lock import acquire
+from pie_daemon.listener.seams import Services
+from pie_daemon.listener.server import Server
+from pie_daemon.runtime.outcome import Budgets
+from pie_daemon.runtime.programs import ProgramStore
+from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.supervisor import Supervisor
+from pie_daemon.scheduler.service import Scheduler
+from pie_daemon.watcher.service import Watcher
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a daemon keeps what."""
+
+    state: Path
+    runtime: Path
+
+    @classmethod
+    def default(cls) -> Paths:
+        return cls(folders.state_dir(), folders.runtime_dir())
+
+
+class Daemon:
+    """Everything of one daemon. `start` may be called once; `stop` also after a failed start."""
+
+    def __init__(self, config: PieConfig, paths: Paths | None = None) -> None:
+        self.config = complete(config)
+        self.paths = paths or Paths.default()
+        self._backends: list[Backend] = []
+        self._models: dict[str, Model] = {}
+        self._server: Server | None = None
+        self._watcher: Watcher | None = None
+        self._supervisor: Supervisor | None = None
+        self._lock: Any = None
+        self._stop_asked = asyncio.Event()
+
+    @property
+    def endpoints(self) -> list[str]:
+        return self._server.endpoints if self._server else []
+
+    async def start(self) -> None:
+        """Ready to serve when it returns: model loaded, folder read once, sockets bound.
+
+        Raises:
+            PieError, BackendError: what is wrong and what to do; `stop` frees what was built.
+        """
+        # 1. The lock first: a second daemon has to fail before it loads a model.
+        self._lock = acquire(self.paths.runtime)
+        # 2. Models, each with its worker, tokenizer and scheduler.
+        systemd.notify("STATUS=loading the model")
+        for backend_config in backend_configs(self.config):
+            await asyncio.to_thread(self._load, backend_config)
+        # 3. Programs and the instances that will run them.
+        self._build_runtime()
+        # 4. The folder, before anybody can ask for what lies in it.
+        await self._start_watcher()
+        # 5. Clients.
+        await self._start_listener()
+        systemd.notify("READY=1", "STATUS=serving")
+        _log.info("ready", models=list(self._models), folder=self.config.watcher.dir)
+
+    def ask_to_stop(self) -> None:
+        self._stop_asked.set()
+
+    async def wait(self) -> None:
+        """Returns once a stop was asked for."""
+        await self._stop_asked.wait()
+
+    async def stop(self) -> None:
+        systemd.notify("STOPPING=1")
+        # 1. Nothing new: no launches, no uploads, no new files.
+        if self._server is not None:
+            self._server.drain()
+        if self._watcher is not None:
+            await self._watcher.stop()
+        # 2. Programs may end by themselves for a while; then they are ended.
+        if self._supervisor is not None:
+            await asyncio.to_thread(self._supervisor.close, self.config.runtime.drain_s)
+        # 3. Clients have their last events; goodbye.
+        if self._server is not None:
+            await self._server.close()
+        # 4. Schedulers, then the workers under them.
+        for model in self._models.values():
+            await asyncio.to_thread(model.scheduler.stop)
+        for backend in self._backends:
+            await asyncio.to_thread(backend.close)
+        # 5. The lock last: from here another daemon may start.
+        if self._lock is not None:
+            self._lock.release()
+
+    def _load(self, config: BackendConfig) -> None:
+        _log.info("loading_model", model=config.name, path=config.path, kind=config.kind)
+        backend = create_backend(config)
+        self._backends.append(backend)
+        tokenizer = Tokenizer(config.path)
+        scheduler = Scheduler(backend, tokenizer.token_bytes, self.config.scheduler)
+        scheduler.start()
+        self._models[config.name] = Model(config.name, backend.info, tokenizer, scheduler)
+        _log.info("model_ready", **msgspec.structs.asdict(backend.info))
+
+    def _build_runtime(self) -> None:
+        config, state = self.config, self.paths.state
+        sandbox = Sandbox(state / "compiled", config.runtime.compile_timeout_s)
+        self._programs = ProgramStore(state / "programs", sandbox, config.limits.upload_bytes)
+        assert config.model.name is not None  # `complete` has filled it in
+        models = Models(self._models, config.model.name)
+        self._supervisor = Supervisor(
+            self._programs, sandbox, models, config.runtime, lambda: self.config.limits
+        )
+
+    async def _start_watcher(self) -> None:
+        self._watcher = Watcher(self.config.watcher, self._programs)
+        await self._watcher.start()
+
+    async def _start_listener(self) -> None:
+        assert self._supervisor is not None
+        services = Services(self._supervisor, self._programs, _budgets, self._detail)
+        self._server = Server(
+            self.config.listener,
+            services,
+            self.paths.runtime,
+            self.paths.state / "uploads",
+            self._lock,
+        )
+        await self._server.start()
+
+    def _detail(self) -> Mapping[str, Any]:
+        """What `status` tells beside the listener's own numbers."""
+        return {
+            "models": {
+                name: {
+                    "info": msgspec.to_builtins(model.info),
+                    "scheduler": msgspec.to_builtins(model.scheduler.stats()),
+                }
+                for name, model in self._models.items()
+            },
+            "watcher": msgspec.to_builtins(self._watcher.stats()) if self._watcher else None,
+        }
+
+
+def _budgets(given: Any) -> Budgets:
+    return msgspec.convert(given, Budgets, from_attributes=True)
+
+
+async def _serve(config: PieConfig) -> None:
+    daemon = Daemon(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, daemon)
+    try:
+        await daemon.start()
+        await daemon.wait()
+    finally:
+        await daemon.stop()
+
+
+def _on_signal(daemon: Daemon) -> None:
+    """The first signal drains; the second one does not wait for anybody."""
+    if daemon._stop_asked.is_set():
+        os._exit(130)
+    daemon.ask_to_stop()
+
+
+def run_daemon(config: PieConfig) -> int:
+    """Serves until a signal; the exit code."""
+    log.configure(config.logging)
+    try:
+        asyncio.run(_serve(config))
+    except (PieError, BackendError) as error:
+        _log.error("cannot_serve", reason=str(error))
+        return 69
+    return 0

@@ -1,0 +1,112 @@
+"""A runtime with real programs over the dummy backend, without sockets or folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pie_backend.batch import BackendConfig
+from pie_backend.dummy import DummyBackend, Vocabulary
+from pie_daemon.host.context import Model, Models
+from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
+from pie_daemon.runtime.events import Event
+from pie_daemon.runtime.instance import Instance
+from pie_daemon.runtime.outcome import Budgets, Outcome
+from pie_daemon.runtime.programs import SYSTEM, ProgramStore
+from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.supervisor import Supervisor
+from pie_daemon.scheduler.service import Scheduler
+from support import guests
+from support.programs import built
+from support.waiting import until
+
+
+class Letters:
+    """A tokenizer without a model: a byte is a token."""
+
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: list[int], skip_special: bool) -> str:
+        return b"".join(map(self.token_bytes, tokens)).decode()
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([ord("a") + token % 26])
+
+    def apply_chat_template(
+        self, messages: list[dict[str, Any]], tools: object, add_generation_prompt: bool
+    ) -> list[int]:
+        return self.encode("\n".join(str(one["content"]) for one in messages), False)
+
+
+class Rig:
+    """`supervisor` and `store` are the real ones; compiled code is shared by all tests."""
+
+    def __init__(
+        self, root: Path, *, num_pages: int = 512, limits: LimitsConfig | None = None
+    ) -> None:
+        self.limits = limits or LimitsConfig()
+        self.vocabulary = Vocabulary()
+        backend = DummyBackend(
+            BackendConfig(name="dummy", kind="dummy", path="", kv_pages=num_pages), self.vocabulary
+        )
+        tokenizer: Any = Letters()
+        self.scheduler = Scheduler(backend, tokenizer.token_bytes)
+        self.scheduler.start()
+        models = Models({"dummy": Model("dummy", backend.info, tokenizer, self.scheduler)}, "dummy")
+        sandbox = Sandbox(guests.CACHE / "compiled", 300)
+        self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
+        runtime = RuntimeConfig()
+        self.supervisor = Supervisor(self.store, sandbox, models, runtime, lambda: self.limits)
+
+    def install(self, name: str) -> None:
+        self.store.install(built(name), SYSTEM)
+
+    def launch(self, program: str, budgets: Budgets | None = None, /, **fields: Any) -> Instance:
+        return self.supervisor.launch(program, json.dumps(fields), "somebody", budgets)
+
+    def outcome(self, instance: Instance) -> Outcome:
+        """Waits for the end and acknowledges everything on the way, as a client does."""
+        until(lambda: self._drained(instance))
+        outcome = instance.info().outcome
+        assert outcome is not None
+        return outcome
+
+    def _drained(self, instance: Instance) -> bool:
+        done = instance.done
+        if not done:
+            instance.events.ack(instance.events.last_seq)
+        return done
+
+    def run(self, program: str, budgets: Budgets | None = None, /, **fields: Any) -> Any:
+        """The parsed result of a program that has to end well."""
+        outcome = self.outcome(self.launch(program, budgets, **fields))
+        assert outcome.result is not None, outcome
+        return json.loads(outcome.result)
+
+    def close(self) -> None:
+        """Ends everything; whatever ran, the page accounting has to be clean and empty."""
+        self.supervisor.close(0)
+        self.scheduler.check()
+        stats = self.scheduler.stats()
+        assert stats.free_pages == self.scheduler.info.num_pages, stats
+        self.scheduler.stop()
+
+
+def saw(instance: Instance, text: str) -> Callable[[], bool]:
+    """A condition: the program has sent this message."""
+    return lambda: any(
+        event.kind == "message" and event.data == text.encode() for event in events(instance)
+    )
+
+
+def events(instance: Instance) -> list[Event]:
+    return instance.events.read(0, 1 << 30)
+
+
+def described(outcome: Outcome) -> dict[str, Any]:
+    return msgspec.structs.asdict(outcome)

@@ -1,0 +1,1 @@
+"""The inferlet folder: a file dropped there is a deployment."""

@@ -7,15 +7,14 @@ tokens that follow, or is refused at once.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult, Row, Sampling
+from pie_backend.model_dir import resolve
 
 DEFAULT_NUM_PAGES = 1024
 MAX_VOCAB_SIZE = 1 << 24
@@ -39,17 +38,15 @@ def vocabulary_of(path: str) -> Vocabulary:
     """That of a Hugging Face directory, of `crumb`, or without a path the default one."""
     if not path:
         return Vocabulary()
-    directory = Path(__file__).parent / "crumb" if path == "crumb" else Path(path)
+    model = resolve(path)
     try:
-        config = json.loads((directory / "config.json").read_bytes())
-        eos = config.get("eos_token_id")
         return Vocabulary(
-            size=config["vocab_size"],
-            eos_tokens=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-            max_context=config["max_position_embeddings"],
+            size=int(model.config["vocab_size"]),
+            eos_tokens=tuple(model.eos_tokens),
+            max_context=int(model.config["max_position_embeddings"]),
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise BackendError(f"{directory} has no usable config.json: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BackendError(f"{model.path / 'config.json'} has no usable {error}") from error
 
 
 def expected_tokens(

@@ -30,10 +30,11 @@ class Unlimited:
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One user's or one family's place in the round."""
+    """When one user or one family was last served, in turns; the lowest is served next."""
 
-    last_turn: int = 0
-    """When it was last served, in turns; the lowest is served next."""
+    admitted: int = 0
+    prompted: int = 0
+    """When a chunk of a prompt was last computed for it."""
     num_owners: int = 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import attrgetter
 from typing import TypeVar
 
 from pie_daemon.scheduler.contexts import ContextTable
@@ -13,7 +14,7 @@ from pie_daemon.scheduler.request import Request
 _T = TypeVar("_T")
 
 
-def fair_order(requests: Iterable[Request]) -> Iterator[Request]:
+def fair_order(requests: Iterable[Request], last_turn: Callable[[Share], int]) -> Iterator[Request]:
     """Users in turn, each user's families (root instances) in turn, a family first come first.
 
     Whoever was served longest ago comes first, so a request waits for at most one turn of every
@@ -23,7 +24,7 @@ def fair_order(requests: Iterable[Request]) -> Iterator[Request]:
     for request in requests:
         owner = request.context.owner
         users.setdefault(owner.user, {}).setdefault(owner.root, deque()).append(request)
-    waiting_users = deque(deque(_by_turn(roots)) for roots in _by_turn(users))
+    waiting_users = deque(deque(_by_turn(roots, last_turn)) for roots in _by_turn(users, last_turn))
     while waiting_users:
         roots = waiting_users.popleft()
         family = roots.popleft()
@@ -34,8 +35,8 @@ def fair_order(requests: Iterable[Request]) -> Iterator[Request]:
             waiting_users.append(roots)
 
 
-def _by_turn(shares: dict[Share, _T]) -> list[_T]:
-    return [shares[share] for share in sorted(shares, key=lambda share: share.last_turn)]
+def _by_turn(shares: dict[Share, _T], last_turn: Callable[[Share], int]) -> list[_T]:
+    return [shares[share] for share in sorted(shares, key=last_turn)]
 
 
 class ReserveWorstCase:
@@ -63,7 +64,7 @@ class ReserveWorstCase:
         free = contexts.pool.num_free - reserved
         held = reserved + sum(len(request.context.pages) for request in running)
         admitted: list[Request] = []
-        for request in fair_order(waiting):
+        for request in fair_order(waiting, attrgetter("admitted")):
             if len(running) + len(admitted) >= max_running:
                 break
             need = contexts.num_pages_to_take(request.context, request.worst_length)
@@ -94,7 +95,7 @@ class DecodeFirst:
             else:
                 prompts.append(request)
         num_left = max_tokens - len(chosen)
-        for request in fair_order(prompts):
+        for request in fair_order(prompts, attrgetter("prompted")):
             if num_left <= 0:
                 break
             num_tokens = min(num_left, request.context.num_pending)

@@ -18,7 +18,7 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.limits import Limits
-from pie_daemon.scheduler.owners import Owner, OwnerTable
+from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.policy import DecodeFirst, ReserveWorstCase
 from pie_daemon.scheduler.request import (
@@ -318,11 +318,12 @@ class SchedulerState:
             del self.waiting[request.id]
             self.running[request.id] = request
             request.admitted_at_s = self._clock()
-            self._take_turn(request.context.owner)
+            owner = request.context.owner
+            owner.user.admitted = owner.root.admitted = self._next_turn()
 
-    def _take_turn(self, owner: Owner) -> None:
+    def _next_turn(self) -> int:
         self._last_turn += 1
-        owner.user.last_turn = owner.root.last_turn = self._last_turn
+        return self._last_turn
 
     def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
         context = request.context
@@ -331,7 +332,8 @@ class SchedulerState:
         context.num_computed = end
         self.counters.computed_tokens += num_tokens
         if num_tokens > 1:
-            self._take_turn(context.owner)
+            owner = context.owner
+            owner.user.prompted = owner.root.prompted = self._next_turn()
         return Row(
             tokens=context.journal[start:end],
             start=start,

@@ -1,0 +1,127 @@
+"""The dummy backend: deterministic, and unforgiving about pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendConfig, Batch, Row, Sampling
+from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
+
+GREEDY = Sampling()
+CONFIG = BackendConfig(name="d", kind="dummy", path="", page_size=4, kv_pages=8)
+PROMPT = [5, 6, 7, 8, 9]
+
+
+def generate(
+    backend: DummyBackend, pages: list[int], num_tokens: int, chunk: int = 99
+) -> list[int]:
+    """Prefills PROMPT in chunks, then decodes greedily."""
+    tokens = list(PROMPT)
+    start = 0
+    for step in range(1000):
+        end = min(len(tokens), start + chunk)
+        sampling = GREEDY if end == len(tokens) else None
+        row = Row(tokens[start:end], start, pages, sampling, len(tokens) - len(PROMPT))
+        (token,) = backend.execute(Batch(step, [row])).tokens
+        start = end
+        if token is not None:
+            tokens.append(token)
+        if len(tokens) == len(PROMPT) + num_tokens:
+            return tokens[len(PROMPT) :]
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 99])
+@pytest.mark.parametrize("pages", [[0, 1, 2], [7, 2, 5]])
+def test_tokens_do_not_depend_on_pages_or_chunks(pages: list[int], chunk: int) -> None:
+    """Any page table and any chunking give the tokens that the reference gives."""
+    tokens = generate(DummyBackend(CONFIG), pages, 6, chunk)
+
+    assert expected_tokens(PROMPT, 6) == tokens
+
+
+def test_no_token_is_an_end_unless_wanted() -> None:
+    """The default never draws an eos token; with a period it does, about that often."""
+    never = expected_tokens(PROMPT, 300, vocabulary=Vocabulary(size=8, eos_tokens=(0, 7)))
+    often = expected_tokens(PROMPT, 300, vocabulary=Vocabulary(eos_period=10))
+
+    assert set(range(1, 7)) == set(never)
+    assert 10 < often.count(0) < 60
+
+
+def test_seed_and_draw_matter_only_when_sampling() -> None:
+    """Greedy ignores the seed; sampled tokens depend on it."""
+    greedy = [expected_tokens(PROMPT, 8, Sampling(seed=seed)) for seed in (1, 2)]
+    sampled = [expected_tokens(PROMPT, 8, Sampling(1.0, seed=seed)) for seed in (1, 1, 2)]
+
+    assert greedy[0] == greedy[1]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_a_copy_is_done_before_the_pass() -> None:
+    """A row continues on a copied page as on the original, which keeps its own tokens."""
+    backend = DummyBackend(CONFIG)
+    backend.execute(Batch(0, [Row([1, 2], 0, [0])]))
+
+    rows = [Row([3], 2, [1], GREEDY), Row([4], 2, [0], GREEDY)]
+    result = backend.execute(Batch(1, rows, copies=[(0, 1)]))
+
+    assert [expected_tokens([1, 2, last], 1)[0] for last in (3, 4)] == result.tokens
+
+
+def test_a_wrong_page_changes_the_tokens() -> None:
+    """Reading another context's page does not go unnoticed."""
+    backend = DummyBackend(CONFIG)
+    backend.execute(Batch(0, [Row([1, 2, 3, 4], 0, [0]), Row([5, 6, 7, 8], 0, [1])]))
+
+    right = backend.execute(Batch(1, [Row([9], 4, [0, 2], GREEDY)])).tokens
+    wrong = backend.execute(Batch(2, [Row([9], 4, [1, 2], GREEDY)])).tokens
+
+    assert expected_tokens([1, 2, 3, 4, 9], 1) == right != wrong
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([Row([1], 0, [3]), Row([2], 0, [3])], "two rows write one page"),
+        ([Row([1], 0, [3]), Row([1], 4, [3, 2])], "writes a page that another one reads"),
+        ([Row([1], 2, [0], GREEDY)], "slots that nobody wrote"),
+        ([Row([1] * 5, 0, [0])], "do not hold 5 tokens"),
+        ([Row([512], 0, [0])], "outside the vocabulary"),
+        ([Row([1], 0, [8])], "outside [0, 8)"),
+        ([Row([], 0, [0])], "needs tokens"),
+    ],
+)
+def test_what_a_model_would_compute_wrongly_is_refused(rows: list[Row], message: str) -> None:
+    """Each kind of broken batch has its own sentence."""
+    with pytest.raises(BackendError) as caught:
+        DummyBackend(CONFIG).execute(Batch(0, rows))
+
+    assert message in str(caught.value)
+
+
+def test_a_closed_backend_computes_nothing() -> None:
+    """Closing twice is fine; executing afterwards is the backend's death."""
+    backend = DummyBackend(CONFIG)
+    backend.close()
+    backend.close()
+
+    with pytest.raises(BackendError, match="closed"):
+        backend.execute(Batch(0, [Row([1], 0, [0])]))
+
+
+def test_the_vocabulary_is_that_of_the_model_directory(tmp_path: Path) -> None:
+    """Size, ends and context come from config.json; without the keys, the error names the file."""
+    config = {"vocab_size": 40, "eos_token_id": [3, 4], "max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    info = DummyBackend(BackendConfig(name="d", path=str(tmp_path))).info
+
+    assert (40, [3, 4], 64) == (info.vocab_size, info.eos_tokens, info.max_context)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BackendError, match=r"config\.json"):
+        DummyBackend(BackendConfig(name="d", path=str(tmp_path)))

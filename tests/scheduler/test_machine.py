@@ -1,0 +1,244 @@
+"""Any order of calls and batches, against a model that computes every token from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from pie_backend.batch import Sampling
+from pie_backend.dummy import Vocabulary, expected_tokens
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
+from support.stepping import Stepper
+
+VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12)
+NUM_PAGES = 14
+tokens_to_append = st.lists(st.integers(1, 31), min_size=1, max_size=9)
+
+
+@dataclass(eq=False)
+class Modelled:
+    """What a context must look like, and what its live request must still give."""
+
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    request: int | None = None
+    future: list[int] = field(default_factory=list)
+    flushing: bool = False
+
+
+def refusal(call: Callable[[], None]) -> str | None:
+    """The code of the error that it raises; None: it went through."""
+    try:
+        call()
+    except PieError as error:
+        return error.code
+    return None
+
+
+class Machine(RuleBasedStateMachine):
+    """Contexts of a small pool, so that requests wait, share and copy all the time."""
+
+    contexts: Bundle[Modelled] = Bundle("contexts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_flight = False
+        self.live: list[Modelled] = []
+
+    @initialize(max_batch_tokens=st.sampled_from([3, 8, 64]), page_size=st.sampled_from([1, 3, 4]))
+    def build(self, max_batch_tokens: int, page_size: int) -> None:
+        self.stepper = Stepper(
+            num_pages=NUM_PAGES,
+            page_size=page_size,
+            config=SchedulerConfig(max_batch_tokens=max_batch_tokens, max_batch_rows=4),
+            vocabulary=VOCABULARY,
+        )
+        self.state = self.stepper.state
+
+    @rule(target=contexts, tokens=tokens_to_append, owner=st.sampled_from("ab"))
+    def create(self, tokens: list[int], owner: str) -> Modelled:
+        context = Modelled(self.state.create_context(owner))
+        self.append(context, tokens)
+        self.live.append(context)
+        return context
+
+    @rule(context=contexts, tokens=tokens_to_append)
+    def append(self, context: Modelled, tokens: list[int]) -> None:
+        def call() -> None:
+            self.state.append(context.id, tokens)
+            context.tokens += tokens
+
+        self.refused_when_busy(context, call)
+
+    @rule(target=contexts, context=contexts)
+    def fork(self, context: Modelled) -> Modelled:
+        forks: list[Modelled] = []
+        self.refused_when_busy(
+            context,
+            lambda: forks.append(Modelled(self.state.fork(context.id), context.tokens.copy())),
+        )
+        self.live += forks
+        return multiple(*forks)  # type: ignore[return-value]
+
+    @rule(context=contexts, length=st.integers(0, 40))
+    def truncate(self, context: Modelled, length: int) -> None:
+        kept = length % (len(context.tokens) + 1)
+
+        def call() -> None:
+            self.state.truncate(context.id, kept)
+            del context.tokens[kept:]
+
+        self.refused_when_busy(context, call)
+
+    @rule(
+        context=contexts,
+        max_tokens=st.integers(1, 20),
+        chunk_tokens=st.integers(0, 3),
+        seed=st.one_of(st.none(), st.integers(0, 2)),
+    )
+    def generate(
+        self, context: Modelled, max_tokens: int, chunk_tokens: int, seed: int | None
+    ) -> None:
+        sampling = Sampling() if seed is None else Sampling(temperature=1.0, seed=seed)
+        params = GenerateParams(sampling, max_tokens=max_tokens, chunk_tokens=chunk_tokens)
+
+        def call() -> None:
+            context.request = self.state.generate(context.id, params)
+            context.future = self.reference(context.tokens, max_tokens, sampling)
+
+        self.refused_when_busy(context, call)
+
+    @rule(context=contexts)
+    def flush(self, context: Modelled) -> None:
+        def call() -> None:
+            context.request = self.state.flush(context.id)
+            context.flushing = context.request is not None
+
+        self.refused_when_busy(context, call)
+
+    @rule(context=contexts)
+    def take(self, context: Modelled) -> None:
+        if context.request is None:
+            return
+        chunk = self.state.take(context.request)
+        if chunk is not None:
+            assert context.future[: len(chunk.tokens)] == chunk.tokens
+            del context.future[: len(chunk.tokens)]
+            context.tokens += chunk.tokens
+        self.settle(context)
+
+    @rule(context=contexts, then_drop=st.booleans())
+    def cancel(self, context: Modelled, then_drop: bool) -> None:
+        if context.request is None:
+            return
+        self.settle(context)
+        if context.request is not None:
+            self.state.cancel(context.request)
+            assert self.state.finish(context.request) == CANCELLED
+            if then_drop:
+                self.state.drop_request(context.request)
+            self.forget_request(context)
+
+    @rule(context=consumes(contexts))
+    def drop(self, context: Modelled) -> None:
+        self.state.drop_context(context.id)
+        self.live.remove(context)
+
+    @precondition(lambda self: not self.in_flight)
+    @rule()
+    def depart(self) -> None:
+        self.in_flight = self.stepper.depart() is not None
+        if not self.in_flight:
+            self.check_that_waiting_is_needed()
+
+    @precondition(lambda self: self.in_flight)
+    @rule()
+    def land(self) -> None:
+        self.stepper.land()
+        self.in_flight = False
+
+    @precondition(lambda self: not self.in_flight)
+    @rule(num_steps=st.integers(2, 12))
+    def steps(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.stepper.step()
+
+    @invariant()
+    def everything_adds_up(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        self.state.check()
+        for context in self.live:
+            length = self.state.length(context.id)
+            assert context.tokens == self.state.tokens(context.id, 0, length)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        if self.in_flight:
+            self.stepper.land()
+        self.stepper.run()
+        for owner in "ab":
+            self.state.drop_owner(owner)
+        self.state.check()
+        assert self.state.contexts.pool.num_free == NUM_PAGES
+
+    def refused_when_busy(self, context: Modelled, call: Callable[[], None]) -> None:
+        """Calls it; the refusals that the model foresees are fine, and change nothing."""
+        if context.request is not None:
+            self.settle(context)
+        busy = context.request is not None
+        code = refusal(call)
+        assert (code == "busy") == busy
+        assert code in {None, "busy", "invalid-argument", "exhausted"}
+
+    def reference(self, tokens: list[int], max_tokens: int, sampling: Sampling) -> list[int]:
+        room = min(max_tokens, VOCABULARY.max_context - len(tokens))
+        future = expected_tokens(tokens, room, sampling, VOCABULARY)
+        return future[: future.index(0) + 1] if 0 in future else future
+
+    def settle(self, context: Modelled) -> None:
+        assert context.request is not None
+        finish = self.state.finish(context.request)
+        if finish is None:
+            return
+        if context.flushing:
+            assert finish == FLUSHED
+        else:
+            assert not context.future
+            stopped = bool(context.tokens) and finish.token == context.tokens[-1] == 0
+            assert finish == LENGTH or stopped
+        self.forget_request(context)
+
+    def forget_request(self, context: Modelled) -> None:
+        context.request, context.future, context.flushing = None, [], False
+
+    def check_that_waiting_is_needed(self) -> None:
+        contexts = self.state.contexts
+        for request in self.state.waiting.values():
+            need = contexts.num_pages_to_take(request.context, request.worst_length)
+            assert need > contexts.pool.num_free
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=250,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

@@ -1,0 +1,314 @@
+"""The scheduler's thread and lock, with real threads on the dummy backend."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pie_backend.base import BackendError
+from pie_backend.batch import BackendConfig, Batch, BatchResult, Sampling
+from pie_backend.dummy import DummyBackend, expected_tokens
+from pie_daemon.errors import PieError
+from pie_daemon.scheduler import service
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish, GenerateParams
+from pie_daemon.scheduler.service import Scheduler
+from support.stepping import letters
+
+PROMPT = [11, 12, 13, 14, 15, 16]
+HANG_S = 60.0
+
+
+class Gated(DummyBackend):
+    """Computes a batch only when the test lets it, or dies the way it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(backend_config())
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.death: Exception | None = None
+
+    def execute(self, batch: Batch) -> BatchResult:
+        self.entered.release()
+        assert self.gate.acquire(timeout=HANG_S)
+        if self.death is not None:
+            raise self.death
+        return super().execute(batch)
+
+
+class Program:
+    """One owner's view: waits on a queue as an instance's mailbox does."""
+
+    def __init__(self, scheduler: Scheduler, owner: str) -> None:
+        self.scheduler = scheduler
+        self.owner = owner
+        self.woken: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def notify(self) -> None:
+        self.woken.put(threading.get_ident())
+
+    def generate(self, prompt: list[int], params: GenerateParams) -> int:
+        context = self.scheduler.create_context(self.owner)
+        self.scheduler.append(context, prompt)
+        return self.scheduler.generate(context, params, self.notify)
+
+    def wait(self, request: int) -> None:
+        while not self.scheduler.ready(request):
+            self.woken.get(timeout=HANG_S)
+
+    def drain(self, request: int) -> tuple[list[int], Finish | None]:
+        tokens: list[int] = []
+        while True:
+            self.wait(request)
+            chunk = self.scheduler.take(request)
+            if chunk is None:
+                return tokens, self.scheduler.finish(request)
+            tokens += chunk.tokens
+
+
+def backend_config(num_pages: int = 256) -> BackendConfig:
+    """Small pages on the default vocabulary."""
+    return BackendConfig(name="dummy", kind="dummy", path="", page_size=4, kv_pages=num_pages)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition that another thread brings about."""
+    deadline = time.monotonic() + HANG_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    """Running, and proved clean after the test."""
+    scheduler = Scheduler(DummyBackend(backend_config()), letters)
+    scheduler.start()
+    yield scheduler
+    scheduler.stop()
+    scheduler.check()
+
+
+@pytest.fixture
+def gated() -> Gated:
+    """A backend that waits for the test."""
+    return Gated()
+
+
+@pytest.fixture
+def stopped_at_gate(gated: Gated) -> Iterator[Scheduler]:
+    """A scheduler on the gated backend; the gate opens at the end."""
+    scheduler = Scheduler(gated, letters)
+    scheduler.start()
+    yield scheduler
+    gated.gate.release(1000)
+    scheduler.stop()
+    scheduler.check()
+
+
+def test_a_generation_through_the_thread(scheduler: Scheduler) -> None:
+    """Tokens are those of the reference, and every call-back comes from the scheduler's thread."""
+    program = Program(scheduler, "one")
+    request = program.generate(PROMPT, GenerateParams(max_tokens=30))
+
+    assert (expected_tokens(PROMPT, 30), LENGTH) == program.drain(request)
+    while not program.woken.empty():
+        assert program.woken.get() != threading.get_ident()
+
+
+def test_flush(scheduler: Scheduler) -> None:
+    """A flush ends when everything is computed; a second one has nothing to do."""
+    program = Program(scheduler, "one")
+    context = scheduler.create_context("one")
+    scheduler.append(context, PROMPT)
+    request = scheduler.flush(context, program.notify)
+    assert request is not None
+
+    assert ([], FLUSHED) == program.drain(request)
+    assert scheduler.flush(context, program.notify) is None
+
+
+def test_64_programs_with_16_cancelled_leave_the_other_48_unchanged() -> None:
+    """Programs on 64 threads in a pool for some of them: survivors get the tokens from scratch."""
+    scheduler = Scheduler(
+        DummyBackend(backend_config(160)), letters, SchedulerConfig(max_batch_tokens=64)
+    )
+    scheduler.start()
+
+    def run(number: int) -> tuple[list[int], Finish | None]:
+        program = Program(scheduler, f"owner-{number}")
+        request = program.generate([number] * (1 + number % 9), GenerateParams(max_tokens=20))
+        try:
+            if number % 4 == 0:
+                program.wait(request)  # not drained before it is taken, so never too late to cancel
+                scheduler.cancel(request)
+            return program.drain(request)
+        finally:
+            scheduler.drop_owner(program.owner)
+
+    with ThreadPoolExecutor(64) as threads:
+        outcomes = list(threads.map(run, range(64)))
+
+    assert [CANCELLED] * 16 == [finish for _, finish in outcomes[::4]]
+    assert [(expected_tokens([n] * (1 + n % 9), 20), LENGTH) for n in range(64) if n % 4] == [
+        outcome for n, outcome in enumerate(outcomes) if n % 4
+    ]
+    assert scheduler.stats().free_pages == 160
+    scheduler.check()
+    scheduler.stop()
+
+
+def test_calls_never_wait_for_the_backend(stopped_at_gate: Scheduler, gated: Gated) -> None:
+    """While a batch is computed, every method returns, and what they did counts afterwards."""
+    scheduler = stopped_at_gate
+    program = Program(scheduler, "one")
+    request = program.generate(PROMPT, GenerateParams(max_tokens=3))
+    assert gated.entered.acquire(timeout=HANG_S)
+
+    other = scheduler.create_context("two")
+    scheduler.append(other, [1, 2, 3])
+    fork = scheduler.fork(other)
+    scheduler.truncate(fork, 1)
+    second = scheduler.generate(other, GenerateParams(max_tokens=2), program.notify)
+    stats = scheduler.stats()
+    scheduler.cancel(request)
+    scheduler.drop_owner("one")
+    gated.gate.release(100)
+
+    assert (1, 1, 3) == (stats.running_requests, stats.waiting_requests, stats.contexts)
+    assert (expected_tokens([1, 2, 3], 2), LENGTH) == program.drain(second)
+    assert [[1]] == [scheduler.tokens(fork, 0, scheduler.length(fork))]
+
+
+@pytest.mark.parametrize("death", [BackendError("out of memory"), ValueError("a defect")])
+def test_a_dead_backend_fails_instead_of_hanging(
+    stopped_at_gate: Scheduler, gated: Gated, death: Exception
+) -> None:
+    """Running and waiting programs are told `internal` with the reason, later ones at once."""
+    scheduler = stopped_at_gate
+    programs = [Program(scheduler, str(n)) for n in range(3)]
+    requests = [program.generate(PROMPT, GenerateParams(max_tokens=5)) for program in programs]
+    gated.death = death
+    gated.gate.release()
+
+    for program, request in zip(programs, requests, strict=True):
+        with pytest.raises(PieError, match=str(death)) as caught:
+            program.drain(request)
+        assert caught.value.code == "internal"
+    with pytest.raises(PieError, match=str(death)):
+        programs[0].generate(PROMPT, GenerateParams())
+    assert str(death) in (scheduler.stats().failure or "")
+
+
+def test_stop_fails_what_is_unfinished_with_closed(
+    stopped_at_gate: Scheduler, gated: Gated
+) -> None:
+    """It ends after the batch in flight; a waiting program is woken, and nothing starts again."""
+    scheduler = stopped_at_gate
+    program = Program(scheduler, "one")
+    request = program.generate(PROMPT, GenerateParams(max_tokens=500))
+    assert gated.entered.acquire(timeout=HANG_S)
+    gated.gate.release(1000)
+    scheduler.stop()
+
+    for call in (
+        lambda: program.drain(request),
+        lambda: program.generate(PROMPT, GenerateParams()),
+    ):
+        with pytest.raises(PieError) as caught:
+            call()
+        assert caught.value.code == "closed"
+
+
+def test_a_scheduler_that_never_started_stops() -> None:
+    """A failed start-up can still clean up."""
+    Scheduler(DummyBackend(backend_config()), letters).stop()
+
+
+def test_a_fresh_seed_comes_from_the_service() -> None:
+    """Without a seed each generation gets its own; a given one is kept."""
+    seeds = iter([100, 200])
+    scheduler = Scheduler(DummyBackend(backend_config()), letters, fresh_seed=lambda: next(seeds))
+    scheduler.start()
+    program = Program(scheduler, "one")
+
+    def tokens(*, fresh: bool) -> list[int]:
+        sampling = Sampling(temperature=1.0, seed=7)
+        params = GenerateParams(sampling, fresh_seed=fresh, max_tokens=6)
+        return program.drain(program.generate(PROMPT, params))[0]
+
+    assert [expected_tokens(PROMPT, 6, Sampling(1.0, seed=seed)) for seed in (100, 200, 7)] == [
+        tokens(fresh=True),
+        tokens(fresh=True),
+        tokens(fresh=False),
+    ]
+    scheduler.stop()
+
+
+def test_tokens_are_accounted_to_their_owner() -> None:
+    """`on_tokens` and `owner_usage` add up to what each owner generated."""
+    counted: Counter[str] = Counter()
+    scheduler = Scheduler(
+        DummyBackend(backend_config()),
+        letters,
+        on_tokens=lambda owner, num_tokens: counted.update({owner: num_tokens}),
+    )
+    scheduler.start()
+    scheduler.add_owner("one", user="ann")
+    programs = [Program(scheduler, owner) for owner in ("one", "two", "two")]
+    requests = [program.generate(PROMPT, GenerateParams(max_tokens=9)) for program in programs]
+    for program, request in zip(programs, requests, strict=True):
+        program.drain(request)
+    scheduler.stop()
+
+    usage = scheduler.owner_usage("two")
+    assert {"one": 9, "two": 18} == counted
+    assert (12, 18, 2 * 4) == (usage.prompt_tokens, usage.generated_tokens, usage.kv_pages)
+    assert scheduler.owner_usage("nobody").generated_tokens == 0
+
+
+def test_stats_count_work(scheduler: Scheduler) -> None:
+    """Counters and rates move with the batches, and an idle scheduler holds nothing."""
+    program = Program(scheduler, "one")
+    program.drain(program.generate(PROMPT, GenerateParams(max_tokens=10)))
+    scheduler.drop_owner("one")
+    stats = scheduler.stats()
+
+    assert ("dummy", 10, 10, 15, 10) == (
+        stats.model,
+        stats.steps,
+        stats.rows,
+        stats.computed_tokens,
+        stats.generated_tokens,
+    )
+    assert stats.generated_tokens_per_s > 0
+    assert (0, 0, 256, 0) == (
+        stats.running_requests,
+        stats.contexts,
+        stats.free_pages,
+        stats.reserved_pages,
+    )
+
+
+def test_silence_proves_the_page_accounting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page that got lost is noticed when the scheduler falls idle, and is told; it serves on."""
+    monkeypatch.setattr(service, "IDLE_CHECK_S", 0.01)
+    scheduler = Scheduler(DummyBackend(backend_config()), letters)
+    scheduler._state.contexts.pool.allocate()
+    scheduler.start()
+    until(lambda: scheduler.stats().integrity_error is not None)
+    program = Program(scheduler, "one")
+
+    assert (expected_tokens(PROMPT, 2), LENGTH) == program.drain(
+        program.generate(PROMPT, GenerateParams(max_tokens=2))
+    )
+    assert "do not add up" in caplog.text
+    scheduler.stop()

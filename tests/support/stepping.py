@@ -1,0 +1,85 @@
+"""A scheduler state on a dummy backend, driven step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pie_backend.batch import BackendConfig, Batch
+from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.state import Delivery, SchedulerState
+
+
+def letters(token: int) -> bytes:
+    """Bytes of a token: one letter of `a` to `z`."""
+    return bytes([ord("a") + token % 26])
+
+
+class Stepper:
+    """`state` is under test; every landing proves the page accounting."""
+
+    def __init__(
+        self,
+        *,
+        num_pages: int = 64,
+        page_size: int = 4,
+        config: SchedulerConfig | None = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        self.vocabulary = vocabulary or Vocabulary()
+        self.backend = DummyBackend(
+            BackendConfig(
+                name="dummy", kind="dummy", path="", page_size=page_size, kv_pages=num_pages
+            ),
+            self.vocabulary,
+        )
+        self.now_s = 0.0
+        self.state = SchedulerState(
+            self.backend.info, config or SchedulerConfig(), letters, lambda: self.now_s
+        )
+        self.batches: list[Batch] = []
+
+    def depart(self) -> Batch | None:
+        batch = self.state.decide()
+        if batch is not None:
+            self.batches.append(batch)
+        return batch
+
+    def land(self) -> Delivery:
+        delivery = self.state.complete(self.backend.execute(self.batches[-1]))
+        self.state.check()
+        return delivery
+
+    def step(self) -> Batch | None:
+        batch = self.depart()
+        if batch is not None:
+            self.land()
+        return batch
+
+    def run(self) -> int:
+        """Steps until there is nothing to compute; how many batches that took."""
+        num_steps = 0
+        while self.step() is not None:
+            num_steps += 1
+        return num_steps
+
+    def context(self, tokens: Sequence[int], owner: str = "one") -> int:
+        context = self.state.create_context(owner)
+        self.state.append(context, tokens)
+        return context
+
+    def start(self, tokens: Sequence[int], num_tokens: int, owner: str = "one") -> int:
+        """A generation on a context of its own."""
+        context = self.context(tokens, owner)
+        return self.state.generate(context, GenerateParams(max_tokens=num_tokens))
+
+    def drain(self, request: int) -> list[int]:
+        """All tokens that are ready."""
+        tokens: list[int] = []
+        while (chunk := self.state.take(request)) is not None:
+            tokens += chunk.tokens
+        return tokens
+
+    def expected(self, prompt: Sequence[int], num_tokens: int) -> list[int]:
+        return expected_tokens(prompt, num_tokens, vocabulary=self.vocabulary)

@@ -22,8 +22,11 @@ class AuthorError(BakeryError):
         self.line = line
 
     def __str__(self) -> str:
-        place = str(self.path) if self.line is None else f"{self.path}:{self.line}"
-        return f"{place}: {self.message}"
+        place = self.path
+        if place.is_absolute() and place.is_relative_to(Path.cwd()):
+            place = place.relative_to(Path.cwd())
+        line = "" if self.line is None else f":{self.line}"
+        return f"{place}{line}: {self.message}"
 
 
 class UsageError(BakeryError):

@@ -20,31 +20,49 @@ class Failure(Exception):
     """Carries the text of the error result: JSON of code, message and the author's line."""
 
 
-def serve(run: Run, input: str, root: str) -> str:
-    """Calls the author's `run`, whose files lie under `root`; raises only `Failure`."""
-    _fresh_randomness()
-    try:
-        result = run(_decoded(input)) if _takes_input(run) else run()
-        return _encoded(result)
-    except PieError as error:
-        raise Failure(_described(error.code, error.message, _where(error, root))) from None
-    except Exception as error:  # noqa: BLE001 - the edge: a program's bug is its error result
-        trace = "".join(traceback.format_exception(error)).replace(f'"{root}', '"')
+class Program:
+    """The author's `run` ready to serve; made once, while the component is built.
+
+    Args:
+        root: Where the author's files lie while building; stripped from what the user reads.
+        files: Their names below it.
+    """
+
+    def __init__(self, run: Run, root: str, files: list[str]) -> None:
+        self._run = run
+        self._root = root
+        self._takes_input = len(inspect.signature(run).parameters) > 0
+        for name in files:
+            _remember_source(root + name)
+
+    def serve(self, input: str) -> str:
+        """Calls `run` on the decoded input; raises only `Failure`."""
+        _fresh_randomness()
+        try:
+            return _encoded(self._run(_decoded(input)) if self._takes_input else self._run())
+        except PieError as error:
+            where = _where(error, self._root)
+            raise Failure(_described(error.code, error.message, where)) from None
+        except Exception as error:  # noqa: BLE001 - the edge: a program's bug is its error result
+            raise self._bug(error) from None
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def _bug(self, error: Exception) -> Failure:
+        own = error.__traceback__.tb_next if error.__traceback__ else None  # without `serve`
+        lines = traceback.format_exception(type(error), error, own)
+        trace = "".join(lines).replace(f'"{self._root}', '"')
         _host.runtime.log("error", trace)
-        where = _where(error, root)
-        raise Failure(_described("internal", _sentence(error, where), where)) from None
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        where = _where(error, self._root)
+        return Failure(_described("program-error", _sentence(error, where), where))
 
 
-def remember_source(root: str, names: list[str]) -> None:
-    """Keeps the text of the author's files, which are gone at run time, for tracebacks."""
-    for name in names:
-        path = root + name
-        lines = linecache.getlines(path)
-        # A modification time of None tells `linecache` never to look for the file again.
-        linecache.cache[path] = (sum(map(len, lines)), None, lines, path)
+def _remember_source(path: str) -> None:
+    """Keeps a file's text, which is gone at run time, for tracebacks."""
+    lines = linecache.getlines(path)
+    # A modification time of None tells `linecache` never to look for the file again.
+    linecache.cache[path] = (sum(map(len, lines)), None, lines, path)
 
 
 def _fresh_randomness() -> None:
@@ -52,10 +70,6 @@ def _fresh_randomness() -> None:
     random = sys.modules.get("random")
     if random is not None:
         random.seed()
-
-
-def _takes_input(run: Run) -> bool:
-    return len(inspect.signature(run).parameters) > 0
 
 
 def _decoded(input: str) -> Any:
@@ -69,7 +83,8 @@ def _encoded(result: Any) -> str:
     try:
         return _json.dumps(result)
     except (TypeError, ValueError) as error:
-        raise PieError(f"run() returned what cannot be written as JSON: {error}") from None
+        message = f"run() returned what cannot be written as JSON: {error}"
+        raise PieError(message, "program-error") from None
 
 
 def _described(code: str, message: str, where: str | None) -> str:

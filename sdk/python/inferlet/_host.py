@@ -1,7 +1,7 @@
-"""The border to the host: bindings are looked up when first used, errors get a class of their own.
+"""The border to the host: its bindings once there are any, and its errors as exceptions.
 
-Outside a component there are no bindings. Importing the SDK works there all the same, so that
-editors, type checkers and unit tests see it; only the first host call fails, and says why.
+Bindings exist only inside a component, and there only once `bind` has been called: importing the
+SDK, and a program's module level, must do without. Editors and tests import it all the same.
 """
 
 from __future__ import annotations
@@ -15,25 +15,19 @@ from inferlet.errors import error_for
 INTERFACES = ("types", "events", "runtime", "models", "contexts", "inference", "session")
 
 
-def __getattr__(name: str) -> Any:
-    """Makes `_host.models` the binding of that interface, kept once found."""
-    if name not in INTERFACES:
-        raise AttributeError(name)
-    try:
-        module = importlib.import_module(f"wit_world.imports.{name}")
-    except ModuleNotFoundError:
-        raise RuntimeError(
-            "no host to call: this code is not running inside Pie "
-            "(build it with `bakery build`, run it with `pie run`)"
-        ) from None
-    globals()[name] = module
-    return module
-
-
 def bind() -> None:
-    """Loads every binding; a component does it while it is built, as it finds no modules later."""
+    """Makes `_host.models` and the others the generated bindings."""
     for name in INTERFACES:
         globals()[name] = importlib.import_module(f"wit_world.imports.{name}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in INTERFACES:
+        raise AttributeError(name)
+    raise RuntimeError(
+        "there is no host to call here: module level runs once, while the component is built; "
+        "call Pie from within run()"
+    )
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:

@@ -49,12 +49,16 @@ class Arguments:
         default: Any = ...,
         *,
         minimum: float | None = None,
+        above: float | None = None,
         maximum: float | None = None,
     ) -> Any:
-        allowed = "a number" + _bounds(minimum, maximum)
-        return self._take(
-            key, default, lambda v: _is_number(v) and _within(v, minimum, maximum), allowed
-        )
+        """`minimum` may be reached, `above` may not."""
+        allowed = "a number" + _bounds(minimum, maximum, above)
+
+        def is_allowed(value: Any) -> bool:
+            return _is_number(value) and _within(value, minimum, maximum, above)
+
+        return self._take(key, default, is_allowed, allowed)
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self._take(key, default, lambda v: isinstance(v, bool), "true or false")
@@ -77,6 +81,10 @@ class Arguments:
             if key not in self._known:
                 raise InvalidArgument(f"unknown key `{key}`{self._hint(key)}")
 
+    def _near(self, key: str) -> str:
+        close = difflib.get_close_matches(key, [str(given) for given in self._input], 1)
+        return f" (the input has `{close[0]}`)" if close and close[0] != key else ""
+
     def _hint(self, key: str) -> str:
         close = difflib.get_close_matches(key, self._known, 1)
         if close:
@@ -89,7 +97,9 @@ class Arguments:
         value = self._input.get(key)
         if value is None:
             if default is ...:
-                raise InvalidArgument(f"`{key}` is missing: it must be {description}")
+                raise InvalidArgument(
+                    f"`{key}` is missing: it must be {description}{self._near(key)}"
+                )
             return default
         if not allowed(value):
             raise InvalidArgument(f"`{key}` must be {description}, not {_kind(value)}")
@@ -100,8 +110,8 @@ def generate_options(arguments: Arguments) -> GenerateOptions:
     """The sampling keys that every text program takes, checked; `stop` becomes `stop_strings`."""
     return GenerateOptions(
         max_tokens=arguments.integer("max_tokens", 128, minimum=1),
-        temperature=arguments.number("temperature", 0.7, minimum=0),
-        top_p=arguments.number("top_p", None, minimum=0, maximum=1),
+        temperature=arguments.number("temperature", 0.7, minimum=0, maximum=100),
+        top_p=arguments.number("top_p", None, above=0, maximum=1),
         top_k=arguments.integer("top_k", None, minimum=0),
         min_p=arguments.number("min_p", None, minimum=0, maximum=1),
         seed=arguments.integer("seed", None, minimum=0, maximum=2**63 - 1),
@@ -127,16 +137,21 @@ def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
-    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+def _within(
+    value: float, minimum: float | None, maximum: float | None, above: float | None = None
+) -> bool:
+    if minimum is not None and value < minimum:
+        return False
+    if above is not None and value <= above:
+        return False
+    return maximum is None or value <= maximum
 
 
-def _bounds(minimum: float | None, maximum: float | None) -> str:
-    if minimum is not None and maximum is not None:
-        return f" from {minimum} to {maximum}"
-    if minimum is not None:
-        return f" of at least {minimum}"
-    return "" if maximum is None else f" of at most {maximum}"
+def _bounds(minimum: float | None, maximum: float | None, above: float | None = None) -> str:
+    parts = [] if minimum is None else [f"at least {minimum}"]
+    parts += [] if above is None else [f"above {above}"]
+    parts += [] if maximum is None else [f"at most {maximum}"]
+    return " " + " and ".join(parts) if parts else ""
 
 
 def _kind(value: Any) -> str:

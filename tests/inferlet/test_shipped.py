@@ -1,0 +1,93 @@
+"""`text-completion`, `chat` and `echo` as programs, over a faked host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from inferlet import InvalidArgument
+from support.fake_pie import FakePie
+
+Load = Callable[[str], ModuleType]
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+USAGE = {
+    "type": "usage",
+    "prompt_tokens": 5,
+    "cached_tokens": 0,
+    "generated_tokens": 7,
+    "queued_s": 0.0,
+}
+
+
+def test_echo_returns_its_input(shipped: Load) -> None:
+    """Whatever it is."""
+    assert [1, {"a": None}] == shipped("echo").run([1, {"a": None}])
+
+
+def test_completion_answers_at_once_without_streaming(pie: FakePie, shipped: Load) -> None:
+    """One chunk at the end, no events; special tokens added, no template."""
+    pie.answers = [["hello"]]
+    result = shipped("text-completion").run({"prompt": "hi", "stop": ["END"], "seed": 4})
+    assert {"text": "hello", "tokens": [ord(c) for c in "hello"], "finish_reason": "stop"} == result
+    assert [] == pie.sent
+    assert ["\x01hi"] == pie.prompts
+    assert [
+        {
+            "max_tokens": 128,
+            "temperature": 0.7,
+            "seed": 4,
+            "stop_strings": ["END"],
+            "ignore_eos": False,
+            "chunk_tokens": 0,
+        }
+    ] == pie.options
+
+
+def test_completion_streams_its_text_and_its_usage(pie: FakePie, shipped: Load) -> None:
+    """A delta for each chunk that has text, the usage at the end."""
+    pie.answers = [["he", "", "llo"]]
+    pie.finish_with("Length")
+    result = shipped("text-completion").run({"prompt": "hi", "stream": True})
+    assert [{"type": "delta", "text": "he"}, {"type": "delta", "text": "llo"}, USAGE] == pie.events
+    assert ("hello", "length") == (result["text"], result["finish_reason"])
+    assert 1 == pie.options[0]["chunk_tokens"]
+
+
+@pytest.mark.parametrize("name", ["text-completion", "chat"])
+def test_a_misspelt_option_is_refused_before_anything_is_computed(
+    pie: FakePie, shipped: Load, name: str
+) -> None:
+    """No model is opened for a request that cannot be right."""
+    given: dict[str, Any] = {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}
+    wanted = "prompt" if name == "text-completion" else "messages"
+    with pytest.raises(InvalidArgument, match="did you mean `temperature`"):
+        shipped(name).run({wanted: given[wanted], "temprature": 1})
+
+
+def test_chat_streams_text_calls_and_usage(pie: FakePie, shipped: Load) -> None:
+    """A finished call ends in `tool_calls`, in the OpenAI shape."""
+    pie.answers = [["Let me", CALL]]
+    messages = [{"role": "user", "content": "add"}]
+    result = shipped("chat").run({"messages": messages, "tools": [], "stream": True})
+    call = {"type": "tool_call", "id": "call_0", "name": "add", "arguments": {"a": 1}}
+    assert [{"type": "delta", "text": "Let me"}, call, USAGE] == pie.events
+    assert ("Let me", "tool_calls") == (result["text"], result["finish_reason"])
+    assert "add" == result["tool_calls"][0]["function"]["name"]
+
+
+def test_chat_without_calls_has_no_such_key(pie: FakePie, shipped: Load) -> None:
+    """The plain answer looks like a completion's."""
+    pie.answers = [["hi"]]
+    result = shipped("chat").run({"messages": [{"role": "user", "content": "x"}]})
+    assert {"text", "tokens", "finish_reason"} == set(result)
+    assert [] == pie.sent
+
+
+@pytest.mark.parametrize("messages", [[], "hi", [1], None])
+def test_chat_needs_messages(pie: FakePie, shipped: Load, messages: Any) -> None:
+    """An empty or misshapen conversation is named."""
+    with pytest.raises(InvalidArgument, match="`messages`"):
+        shipped("chat").run({"messages": messages})

@@ -1,0 +1,134 @@
+"""A host for the guest package without a component: just enough to follow what it calls."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+
+class Err(Exception):
+    """What the generated bindings raise for a WIT error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__()
+        self.value = SimpleNamespace(code=code, message=message)
+
+
+def _reason(name: str, *value: object) -> Any:
+    """An instance of a class of that name, as the bindings have one per case."""
+    made = type(f"FinishReason_{name}", (), {})()
+    if value:
+        made.value = value[0]
+    return made
+
+
+@dataclass
+class FakePie:
+    """`answers` are the texts of the next generations; a token is one character."""
+
+    answers: list[list[str]] = field(default_factory=list)
+    reason: Any = field(default_factory=lambda: _reason("StopToken", 0))
+    inbox: list[Any] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    logged: list[tuple[str, str]] = field(default_factory=list)
+    options: list[dict[str, Any]] = field(default_factory=list)
+    templates: list[dict[str, Any]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+
+    def finish_with(self, name: str, *value: object) -> None:
+        self.reason = _reason(name, *value)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.sent]
+
+    @property
+    def interfaces(self) -> dict[str, Any]:
+        pie = self
+        return {
+            "models": SimpleNamespace(Model=SimpleNamespace(open=lambda name: Model(pie))),
+            "contexts": SimpleNamespace(
+                Context=SimpleNamespace(create=lambda model: Context(pie, []))
+            ),
+            "inference": SimpleNamespace(
+                generate=lambda context, options, *_: Generation(pie, context, options)
+            ),
+            "session": SimpleNamespace(send=self.sent.append, receive=self._receive),
+            "runtime": SimpleNamespace(log=lambda *line: self.logged.append(line)),
+        }
+
+    def _receive(self) -> Any:
+        return self.inbox.pop(0) if self.inbox else None
+
+
+@dataclass
+class Resource:
+    pie: FakePie
+
+    def __exit__(self, *_: object) -> None:
+        self.pie.released.append(type(self).__name__)
+
+
+@dataclass
+class Model(Resource):
+    def encode(self, text: str, add_special: bool) -> list[int]:
+        return [1] * add_special + [ord(char) for char in text]
+
+    def apply_chat_template(self, messages: str, tools: str | None, prompt: bool) -> list[int]:
+        read = json.loads(messages)
+        self.pie.templates.append({"messages": read, "tools": tools and json.loads(tools)})
+        text = "".join(f"{one['role'][0]}:{one['content']}\n" for one in read)
+        return [ord(char) for char in text + "a:" * prompt]
+
+
+@dataclass
+class Context(Resource):
+    held: list[int]
+    computed: int = 0
+
+    def length(self) -> int:
+        return len(self.held)
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        if end > len(self.held):
+            raise Err("invalid-argument", f"end {end} is past the length {len(self.held)}")
+        return self.held[start:end]
+
+    def append(self, tokens: list[int]) -> None:
+        self.held += tokens
+
+    def truncate(self, length: int) -> None:
+        del self.held[length:]
+
+    def fork(self) -> Context:
+        return Context(self.pie, list(self.held))
+
+
+class Generation(Resource):
+    def __init__(self, pie: FakePie, context: Context, options: str) -> None:
+        super().__init__(pie)
+        self._context = context
+        self._chunks = pie.answers.pop(0)
+        self._cancelled = False
+        pie.options.append(json.loads(options))
+        pie.prompts.append("".join(map(chr, context.held)))
+
+    def next(self) -> Any:
+        if self._cancelled or not self._chunks:
+            return None
+        text = self._chunks.pop(0)
+        tokens = [ord(char) for char in text]
+        self._context.held += tokens
+        return SimpleNamespace(tokens=tokens, text=text)
+
+    def finish(self) -> Any:
+        return _reason("Cancelled") if self._cancelled else self.pie.reason
+
+    def usage(self) -> str:
+        return json.dumps({"prompt_tokens": 5, "generated_tokens": 7, "newer_key": 1})
+
+    def cancel(self) -> None:
+        self._cancelled = True

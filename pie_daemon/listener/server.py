@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -11,7 +12,7 @@ import zmq.asyncio
 from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_request, encode, unsupported_version
 from pie_daemon.errors import PieError
-from pie_daemon.listener.commands import Commands
+from pie_daemon.listener.commands import Commands, Handler
 from pie_daemon.listener.config import ListenerConfig
 from pie_daemon.listener.lock import DaemonLock, acquire
 from pie_daemon.listener.seams import Services
@@ -27,6 +28,8 @@ _RETRY_S = 0.02
 _READ_BURST = 64
 _LINGER_MS = 500
 _BAD_MESSAGE_LOG_S = 10.0
+# How often expired uploads are looked for.
+_SWEEP_S = 60.0
 
 
 class Server:
@@ -62,6 +65,11 @@ class Server:
     @property
     def num_sessions(self) -> int:
         return len(self._sessions)
+
+    @property
+    def handlers(self) -> Mapping[type[wire.Request], Handler]:
+        """What answers which request; known once it has started."""
+        return self._commands.table
 
     async def start(self) -> None:
         """Bound when it returns; AlreadyRunning or PieError, with nothing left behind, if not."""
@@ -120,6 +128,8 @@ class Server:
         endpoints = self.config.endpoints or (f"ipc://{self._runtime_dir}/pie.sock",)
         for endpoint in endpoints:
             self._transports.append(Transport(self._context, endpoint, self.config))
+        if self.config.insecure:
+            _log.warning("clients are not authenticated and nothing is encrypted over tcp")
 
     def _close_sockets(self, linger_ms: int) -> None:
         for transport in self._transports:
@@ -157,7 +167,9 @@ class Server:
         except WireError as error:
             self._refuse(transport, received, error, correlation)
         except PieError as error:
-            self._refuse(transport, received, WireError(error.code, error.message), correlation)
+            refusal = WireError(error.code, error.message)
+            self._count_bad_message(refusal, received)
+            self._refuse(transport, received, refusal, correlation)
         else:
             self._on_request(session, correlation, request, len(received.frames[1]))
 
@@ -199,7 +211,8 @@ class Server:
             return
         if self._is_over_limit(session, num_bytes):
             text = "too many unanswered requests; wait for answers before you send more"
-            self._reply(session, wire.Error(code="busy", message=text), correlation)
+            busy = encode(wire.Error(code="busy", message=text), correlation)
+            session.reply(busy, self.config.max_outbox_bytes)
             return
         session.num_requests += 1
         session.request_bytes += num_bytes
@@ -215,30 +228,29 @@ class Server:
     async def _answer(
         self, session: Session, correlation: int, request: wire.AnyRequest, num_bytes: int
     ) -> None:
+        stopped = wire.Error(code="closed", message="the daemon stopped before it was done")
+        frames = encode(stopped, correlation)
         try:
-            reply = await self._run(session, request)
-        except asyncio.CancelledError:
-            reply = wire.Error(code="closed", message="the daemon stopped before it was done")
-            raise
+            frames = await self._run(session, correlation, request)
         finally:
             session.num_requests -= 1
             session.request_bytes -= num_bytes
             if correlation != NOTICE:
-                self._reply(session, reply, correlation)
+                session.reply(frames, self.config.max_outbox_bytes)
 
-    async def _run(self, session: Session, request: wire.AnyRequest) -> wire.Reply:
+    async def _run(
+        self, session: Session, correlation: int, request: wire.AnyRequest
+    ) -> tuple[bytes, bytes]:
         try:
-            return await self._commands.table[type(request)](session, request)
+            reply = await self._commands.table[type(request)](session, request)
+            return encode(reply, correlation)
         except PieError as error:
-            return wire.Error(code=error.code, message=error.message)
+            return encode(wire.Error(code=error.code, message=error.message), correlation)
         except Exception:  # noqa: BLE001 - the command edge: the client gets a code, the log the rest
             name = request.__struct_config__.tag
             _log.error("command failed", command=name, client=session.peer.address, exc_info=True)
             text = f"{name} failed inside the daemon; its log has the details"
-            return wire.Error(code="internal", message=text)
-
-    def _reply(self, session: Session, reply: wire.Reply, correlation: int) -> None:
-        session.reply(reply, correlation, self.config.max_outbox_bytes)
+            return encode(wire.Error(code="internal", message=text), correlation)
 
     def _refuse(
         self,
@@ -291,6 +303,7 @@ class Server:
     async def _watch(self) -> None:
         """Finds clients that are gone: by asking those that are silent, then by their silence."""
         loop = asyncio.get_running_loop()
+        sweep_s = loop.time()
         while True:
             await asyncio.sleep(self.config.heartbeat_s)
             for session in list(self._sessions.values()):
@@ -300,4 +313,6 @@ class Server:
                     self._end(session, self.config.grace_s)
                 elif silent_s > self.config.heartbeat_s:
                     session.notice(wire.Heartbeat())
-            self._commands.uploads.expire(self.config.upload_expiry_s)
+            if loop.time() >= sweep_s:
+                self._commands.uploads.expire(self.config.upload_expiry_s)
+                sweep_s = loop.time() + _SWEEP_S

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from pie_client.codec import NOTICE, encode
-from pie_client.wire import Event, Goodbye, Reply
+from pie_client.wire import Reply
 from pie_daemon.listener.transport import Peer, Sent, Transport
 
 _log = structlog.get_logger()
@@ -52,13 +52,13 @@ class Session:
         """True while the client does not take what is meant for it."""
         return bool(self._outbox)
 
-    def reply(self, message: Reply, correlation: int, limit_bytes: int) -> None:
+    def reply(self, frames: tuple[bytes, bytes], limit_bytes: int) -> None:
         """A client that asks and never reads is dropped before its answers fill the memory."""
         if self.outbox_bytes > limit_bytes:
             self._lose("it does not read its answers")
-        self._post(encode(message, correlation))
+        self._post(frames)
 
-    def notice(self, message: Event | Goodbye | Reply) -> None:
+    def notice(self, message: Reply) -> None:
         self._post(encode(message, NOTICE))
 
     def flush(self) -> None:

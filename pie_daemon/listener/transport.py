@@ -21,6 +21,8 @@ from pie_daemon.listener.config import ListenerConfig
 # sockaddr_un has 108 bytes with the terminating zero.
 MAX_IPC_PATH_BYTES = 107
 _IPC_PEER = re.compile(r"localhost:(\d+):(\d+):(\d+)")
+# The last two: this side's own socket is closed already.
+_UNREACHABLE = (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM)
 _HANDSHAKE_MS = 5000
 _BACKLOG = 1024
 _QUEUED_MESSAGES = 4096
@@ -83,7 +85,7 @@ class Transport:
         except zmq.Again:
             return Sent.FULL
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in _UNREACHABLE:
                 raise
             return Sent.GONE
         return Sent.OK

@@ -106,6 +106,8 @@ class AsyncClient:
             with contextlib.suppress(PieError, LinkLost):
                 await self._link.request(wire.Bye(), wire.Done, 1.0)
         self._give_up(PieError("closed", "the client was closed"))
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
         await self._drop_link()
 
     # --- the daemon ---------------------------------------------------------------------------
@@ -171,21 +173,25 @@ class AsyncClient:
         started: list[AsyncProcess] = []
 
         def on_reply(reply: wire.Launched) -> None:
-            process = AsyncProcess(self, reply.instance, reply.program, reply.digest, after=0)
-            self._processes[process.id] = process
+            process = AsyncProcess(self, reply.instance, reply.program, reply.digest)
+            process.stop_at_exit = not detached
+            self._adopt(process)
             started.append(process)
 
         await self.request(request, wire.Launched, on_reply=on_reply)
         return started[0]
 
     async def attach(self, id: str, after: int = 0) -> AsyncProcess:
-        """Follows an instance, from the first event after number `after` that is still kept."""
+        """Follows an instance, from the first event after number `after` that is still kept.
+
+        Another process of this client for the same instance ends with that.
+        """
         started: list[AsyncProcess] = []
 
         def on_reply(reply: wire.Attached) -> None:
             info = reply.info
             process = AsyncProcess(self, info.id, info.program, info.digest, after)
-            self._processes[process.id] = process
+            self._adopt(process)
             process.on_attached(reply)
             started.append(process)
 
@@ -231,12 +237,12 @@ class AsyncClient:
 
     def consumed(self, process: AsyncProcess, *, at_once: bool) -> bool:
         """Notes what to acknowledge; True when it was sent now."""
-        self._unacked[process.id] = process.consumed
+        if self._processes.get(process.id) is not process:
+            return False
+        self._unacked[process.id] = process.last_seq
         if at_once and self.flush_acks():
             return True
-        if self._ack_timer is None:
-            loop = asyncio.get_running_loop()
-            self._ack_timer = loop.call_later(_ACK_DELAY_S, self.flush_acks)
+        self._schedule_acks()
         return False
 
     def flush_acks(self) -> bool:
@@ -244,17 +250,34 @@ class AsyncClient:
         if self._ack_timer is not None:
             self._ack_timer.cancel()
             self._ack_timer = None
+        if self._link is None:
+            # The next attach will tell what has arrived.
+            return False
         for instance, upto in list(self._unacked.items()):
-            if self._link is None or not self._link.notify(wire.Ack(instance=instance, upto=upto)):
+            if not self._link.notify(wire.Ack(instance=instance, upto=upto)):
+                self._schedule_acks()
                 return False
             del self._unacked[instance]
-            if self._processes[instance].finished and not self._processes[instance].pending:
-                self.forget(self._processes[instance])
+            process = self._processes.get(instance)
+            if process is not None and process.finished and not process.pending:
+                self.forget(process)
         return True
 
     def forget(self, process: AsyncProcess) -> None:
-        self._processes.pop(process.id, None)
-        self._unacked.pop(process.id, None)
+        if self._processes.get(process.id) is process:
+            del self._processes[process.id]
+            self._unacked.pop(process.id, None)
+
+    def _adopt(self, process: AsyncProcess) -> None:
+        if (earlier := self._processes.get(process.id)) is not None:
+            self.forget(earlier)
+            earlier.fail(PieError("closed", f"{process.id} was attached to anew"))
+        self._processes[process.id] = process
+
+    def _schedule_acks(self) -> None:
+        if self._ack_timer is None:
+            loop = asyncio.get_running_loop()
+            self._ack_timer = loop.call_later(_ACK_DELAY_S, self.flush_acks)
 
     # --- the connection -----------------------------------------------------------------------
 

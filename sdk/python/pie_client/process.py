@@ -27,10 +27,13 @@ class AsyncProcess:
     Events wait here until somebody takes them; a client that takes them slowly slows its program.
     """
 
-    def __init__(self, client: AsyncClient, id: str, program: str, digest: str, after: int) -> None:
+    def __init__(
+        self, client: AsyncClient, id: str, program: str, digest: str, after: int = 0
+    ) -> None:
         self.id = id
         self.program = program
         self.digest = digest
+        self.stop_at_exit = False
         self._client = client
         self._received = after
         self._consumed = after
@@ -49,10 +52,10 @@ class AsyncProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stops the program when it still runs."""
+        """Stops a program that this client launched; detaches from one that is to go on."""
         if not self.finished:
             with contextlib.suppress(PieError):
-                await self.terminate("its client left")
+                await (self.terminate() if self.stop_at_exit else self.detach())
 
     @property
     def finished(self) -> bool:
@@ -65,24 +68,17 @@ class AsyncProcess:
         return self._consumed
 
     async def events(self) -> AsyncIterator[Event]:
-        """Everything the program says, until it has finished (or the connection for good)."""
+        """Everything the program says, until it has finished; may be left and taken up again."""
         with self._iterating():
-            while True:
-                batch = await self.next_batch()
-                for event in batch:
-                    yield event
-                if not batch:
-                    return
+            while await self._has_event():
+                yield self._take()
 
     async def next_batch(self) -> list[Event]:
         """All events that are here, at least one; empty after the last one."""
-        while not self._buffer:
-            if self._failure is not None:
-                raise self._failure
-            if self._outcome is not None:
+        with self._iterating():
+            if not await self._has_event():
                 return []
-            await self._changed()
-        return self._take()
+        return [self._take() for _ in range(len(self._buffer))]
 
     async def outcome(self) -> wire.Outcome:
         """How it ended. Events that nobody iterates over are discarded meanwhile."""
@@ -128,10 +124,6 @@ class AsyncProcess:
     @property
     def received(self) -> int:
         return self._received
-
-    @property
-    def consumed(self) -> int:
-        return self._consumed
 
     @property
     def pending(self) -> bool:
@@ -187,15 +179,24 @@ class AsyncProcess:
             self._outcome = event.outcome
         self._wake()
 
-    def _take(self) -> list[Event]:
-        taken = list(self._buffer)
-        self._buffer.clear()
-        self._consumed = taken[-1][0]
-        self._unacked_bytes += sum(num_bytes for _, num_bytes, _ in taken)
-        at_once = self._outcome is not None or self._unacked_bytes >= self._client.ack_bytes
+    async def _has_event(self) -> bool:
+        """Waits for the next one; False after the last one."""
+        while not self._buffer:
+            if self._failure is not None:
+                raise self._failure
+            if self._outcome is not None:
+                return False
+            await self._changed()
+        return True
+
+    def _take(self) -> Event:
+        self._consumed, num_bytes, event = self._buffer.popleft()
+        self._unacked_bytes += num_bytes
+        is_last = self._outcome is not None and not self._buffer
+        at_once = is_last or self._unacked_bytes >= self._client.ack_bytes
         if self._client.consumed(self, at_once=at_once):
             self._unacked_bytes = 0
-        return [event for _, _, event in taken]
+        return event
 
     async def _changed(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from pie_client import wire
 from pie_client.aio import AsyncClient, LaunchBudgets, Progress
 from pie_client.errors import PieError
-from pie_client.events import Event
+from pie_client.events import Event, Gap
 from pie_client.process import AsyncProcess, parse_result
 
 _T = TypeVar("_T")
@@ -33,6 +35,8 @@ class _Portal:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise PieError("closed", "the client was closed") from None
         except BaseException:
             future.cancel()
             raise
@@ -44,6 +48,11 @@ class _Portal:
     def _serve(self) -> None:
         try:
             self._loop.run_forever()
+            # Calls of other threads that still wait end with an error instead of never.
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
@@ -58,6 +67,8 @@ class Process:
         self.id = process.id
         self.program = process.program
         self.digest = process.digest
+        # Taken from the loop's thread many at a time, handed out one by one.
+        self._ready: deque[Event] = deque()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.program}>"
@@ -66,7 +77,7 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops the program when it still runs."""
+        """Stops a program that this client launched; detaches from one that is to go on."""
         self._portal.run(self._process.__aexit__())
 
     @property
@@ -77,15 +88,22 @@ class Process:
     @property
     def last_seq(self) -> int:
         """The last event taken; `attach(id, after=last_seq)` goes on behind it."""
+        if self._ready:
+            first = self._ready[0]
+            return (first.start if isinstance(first, Gap) else first.seq) - 1
         return self._process.last_seq
 
     def events(self) -> Iterator[Event]:
-        """Everything the program says, until it has finished (or the connection for good)."""
-        while batch := self._portal.run(self._process.next_batch()):
-            yield from batch
+        """Everything the program says, until it has finished; may be left and taken up again."""
+        while True:
+            if not self._ready:
+                self._ready.extend(self._portal.run(self._process.next_batch()))
+            if not self._ready:
+                return
+            yield self._ready.popleft()
 
     def outcome(self) -> wire.Outcome:
-        """How it ended. Events that were not iterated over before are discarded."""
+        """How it ended. Events that nobody has iterated over before are discarded."""
         return self._portal.run(self._process.outcome())
 
     def result(self) -> Any:

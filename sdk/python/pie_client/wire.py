@@ -12,7 +12,7 @@ from msgspec import Meta
 
 PROTOCOL_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-"""What a side accepts as one frame before hello has said otherwise."""
+"""The largest body that a side takes unless hello or welcome says otherwise."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=65536)]
@@ -105,7 +105,7 @@ class Hello(Request, frozen=True, tag="hello"):
     versions: Annotated[list[int], Meta(min_length=1, max_length=32)]
     client: Annotated[str, Meta(max_length=256)] = ""
     features: Annotated[list[Name], Meta(max_length=64)] = []
-    max_message_bytes: Positive = MAX_MESSAGE_BYTES
+    max_message_bytes: Annotated[int, Meta(ge=65536)] = MAX_MESSAGE_BYTES
 
 
 class Ping(Request, frozen=True, tag="ping"):

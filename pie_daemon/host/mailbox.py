@@ -28,6 +28,11 @@ class Mailbox:
             self._woken = True
             self._queue.put(None)
 
+    @property
+    def num_pending(self) -> int:
+        """Wakes that the thread has not taken yet."""
+        return self._queue.qsize()
+
     def stop(self, reason: Reason, message: str) -> None:
         """Ends the instance at its next wait or epoch tick; the first reason stays."""
         if self._stop is None:

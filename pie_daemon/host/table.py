@@ -44,8 +44,10 @@ class Table:
         return len(self._objects)
 
     def add(self, value: Any) -> int:
-        """A new name for an object, which may have others."""
+        """A new name for an object, which may have others. Refused, an unowned object is closed."""
         if len(self._names) >= self.max_handles:
+            if id(value) not in self._references:
+                self._close_one(value)
             raise PieError("exhausted", f"more than {self.max_handles} handles are open; drop some")
         name = self._next
         self._next = name % 0xFFFF_FFFF + 1

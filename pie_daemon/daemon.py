@@ -30,6 +30,7 @@ from pie_daemon.runtime.programs import ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
+from pie_daemon.tasks import Tasks
 from pie_daemon.watcher.service import Watcher
 
 _log = structlog.get_logger()
@@ -59,6 +60,7 @@ class Daemon:
         self._watcher: Watcher | None = None
         self._supervisor: Supervisor | None = None
         self._lock: Any = None
+        self._tasks = Tasks("daemon")
         self._stop_asked = asyncio.Event()
 
     @property
@@ -79,10 +81,11 @@ class Daemon:
             await asyncio.to_thread(self._load, backend_config)
         # 3. Programs and the instances that will run them.
         self._build_runtime()
-        # 4. The folder, before anybody can ask for what lies in it.
-        await self._start_watcher()
-        # 5. Clients.
+        # 4. The folder; its programs appear as they are compiled.
+        self._start_watcher()
+        # 5. Clients; what users had uploaded comes back meanwhile, like what lies in the folder.
         await self._start_listener()
+        self._tasks.spawn(asyncio.to_thread(self._programs.restore), "restore uploads")
         systemd.notify("READY=1", "STATUS=serving")
         _log.info("ready", models=list(self._models), folder=self.config.watcher.dir)
 
@@ -99,7 +102,8 @@ class Daemon:
         if self._server is not None:
             self._server.drain()
         if self._watcher is not None:
-            await self._watcher.stop()
+            await asyncio.to_thread(self._watcher.stop)
+        await self._tasks.close()
         # 2. Programs may end by themselves for a while; then they are ended.
         if self._supervisor is not None:
             await asyncio.to_thread(self._supervisor.close, self.config.runtime.drain_s)
@@ -107,10 +111,7 @@ class Daemon:
         if self._server is not None:
             await self._server.close()
         # 4. Schedulers, then the workers under them.
-        for model in self._models.values():
-            await asyncio.to_thread(model.scheduler.stop)
-        for backend in self._backends:
-            await asyncio.to_thread(backend.close)
+        await asyncio.to_thread(self._stop_models)
         # 5. The lock last: from here another daemon may start.
         if self._lock is not None:
             self._lock.release()
@@ -125,6 +126,12 @@ class Daemon:
         self._models[config.name] = Model(config.name, backend.info, tokenizer, scheduler)
         _log.info("model_ready", **msgspec.structs.asdict(backend.info))
 
+    def _stop_models(self) -> None:
+        for model in self._models.values():
+            model.scheduler.stop()
+        for backend in self._backends:
+            backend.close()
+
     def _build_runtime(self) -> None:
         config, state = self.config, self.paths.state
         sandbox = Sandbox(state / "compiled", config.runtime.compile_timeout_s)
@@ -135,9 +142,10 @@ class Daemon:
             self._programs, sandbox, models, config.runtime, lambda: self.config.limits
         )
 
-    async def _start_watcher(self) -> None:
-        self._watcher = Watcher(self.config.watcher, self._programs)
-        await self._watcher.start()
+    def _start_watcher(self) -> None:
+        limits = self.config.limits
+        self._watcher = Watcher(self.config.watcher, self._programs, limits.upload_bytes)
+        self._watcher.start()
 
     async def _start_listener(self) -> None:
         assert self._supervisor is not None

@@ -195,7 +195,7 @@ class ProgramStore:
             found = self._find(username, name)
         if found is not None:
             return found
-        raise PieError("not-found", self._missing(username, name))
+        raise self._missing(username, name)
 
     def _find(self, username: str, name: str) -> Program | None:
         spaces = (SYSTEM, username)
@@ -208,15 +208,19 @@ class ProgramStore:
         entries = (self._entries.get((space, name)) for space in spaces)
         return next((e.current for e in entries if e is not None and e.current), None)
 
-    def _missing(self, username: str, name: str) -> str:
+    def _missing(self, username: str, name: str) -> PieError:
         with self._lock:
-            for space in (SYSTEM, username):
-                entry = self._entries.get((space, name))
-                if entry is not None:
-                    why = f": {entry.reason}" if entry.reason else ""
-                    return f"program {name!r} is {entry.candidate}{why}"
-            known = sorted({n for s, n in self._entries if s in (SYSTEM, username)})
-        return f"no program is called {name!r}; there are: {', '.join(known) or 'none'}"
+            spaces = (SYSTEM, username)
+            entries = [
+                self._entries[space, name] for space in spaces if (space, name) in self._entries
+            ]
+            known = sorted({n for s, n in self._entries if s in spaces})
+        for entry in entries:
+            if entry.candidate == "rejected":
+                return PieError("not-found", f"program {name!r} was rejected: {entry.reason}")
+            return PieError("busy", f"program {name!r} is {entry.candidate}; try again soon")
+        there_are = f"there are: {', '.join(known)}" if known else "there are none yet"
+        return PieError("not-found", f"no program is called {name!r}; {there_are}")
 
     def acquire(self, program: Program) -> None:
         with self._lock:

@@ -209,7 +209,7 @@ def test_the_number_of_programs_is_limited(tmp_path: Path) -> None:
     rig = Rig(tmp_path, limits=LimitsConfig(instances=1))
     rig.install("behave")
     first = rig.launch("behave", do="receive")
-    with pytest.raises(PieError, match="limits.instances=1") as refused:
+    with pytest.raises(PieError, match=r"limits\.instances=1") as refused:
         rig.launch("behave", do="receive")
     assert "quota" == refused.value.code
     first.close_input()

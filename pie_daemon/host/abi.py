@@ -20,7 +20,7 @@
 
 Arguments come positionally, in these shapes; results go back in the same:
 numbers, bool, str; `list<u8>` bytes; `list<T>` list; record a named tuple (a result may be any
-object with the attributes, or a mapping); variant `(case, payload)`; enum str; flags frozenset;
+object with the attributes, or a dict); variant `(case, payload)`; enum str; flags frozenset;
 option None or the value; tuple tuple; own and borrowed handles the Python objects themselves.
 A function whose WIT result is `result<T, error>` returns T or raises `PieError`; with another
 error type it raises `ResultError(payload)`. A result nested in another value is `("ok", value)` or
@@ -39,13 +39,12 @@ from wasmtime import component as c
 
 from pie_daemon.errors import PieError
 from pie_daemon.host import ffi
-from pie_daemon.host.abi_base import Lower, ResultError
+from pie_daemon.host.abi_base import ResultError
+from pie_daemon.host.abi_calls import callback, destructor
 from pie_daemon.host.abi_types import TypeCompiler
-from pie_daemon.host.abi_variants import python_name, result_side
+from pie_daemon.host.abi_variants import python_name
 from pie_daemon.host.abi_versions import parse_name, satisfies
 from pie_daemon.host.engine import Engine
-from pie_daemon.host.guest import Exit, current
-from pie_daemon.host.stop import Stopped
 
 __all__ = ["Interface", "Linker", "ResultError", "build_linker", "unknown_imports"]
 
@@ -210,12 +209,12 @@ def _define(
                 function = one.interface.find(item)
                 assert function is not None  # `_missing` looked
                 where = f"{parse_name(one.name).path}#{item}"
-                callback = _callback(where, function, ty, compiler)
-                linker.keep(callback)
+                pointer = callback(where, function, ty, compiler)
+                linker.keep(pointer)
                 name = item.encode()
                 _ok(
                     ffi.instance_add_func(
-                        out.value, name, len(name), callback, None, ffi.NO_FINALIZER
+                        out.value, name, len(name), pointer, None, ffi.NO_FINALIZER
                     )
                 )
     finally:
@@ -228,7 +227,7 @@ def _define_resource(linker: Linker, instance: int | None, item: str, number: in
     name = item.encode()
     _ok(
         ffi.instance_add_resource(
-            instance, name, len(name), ffi.address_of(ty.ptr()), _destructor, None, ffi.NO_FINALIZER
+            instance, name, len(name), ffi.address_of(ty.ptr()), destructor, None, ffi.NO_FINALIZER
         )
     )
 
@@ -236,91 +235,3 @@ def _define_resource(linker: Linker, instance: int | None, item: str, number: in
 def _ok(error: int | None) -> None:
     if error:
         raise PieError("internal", ffi.take_error(error))
-
-
-def _callback(
-    where: str, function: Callable[..., Any], ty: c.FuncType, compiler: TypeCompiler
-) -> Any:
-    lifts = [compiler.compile(param).lift for _, param in ty.params]
-    offsets = range(0, ffi.VAL_SIZE * len(lifts), ffi.VAL_SIZE)
-    arguments = list(zip(offsets, lifts, strict=True))
-    lower, refuse = _result_lowering(ty.result, compiler)
-    if any(isinstance(param, c.OwnType) for _, param in ty.params):
-        function = _settling(function)
-
-    def call(
-        _data: int, context: int, _type: int, args: int, _nargs: int, results: int, _nresults: int
-    ) -> int:
-        try:
-            try:
-                value = function(*[lift(args + offset, context) for offset, lift in arguments])
-            except (PieError, ResultError) as error:
-                if refuse is None:
-                    raise
-                refuse(error, results, context)
-                return 0
-            if lower is not None:
-                lower(value, results, context)
-            return 0
-        except BaseException as error:  # noqa: BLE001  # nothing may unwind into C
-            return _trap(where, error)
-
-    return ffi.FUNC_CALLBACK(call)
-
-
-def _settling(function: Callable[..., Any]) -> Callable[..., Any]:
-    def settled(*arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        finally:
-            current().table.settle()
-
-    return settled
-
-
-def _result_lowering(
-    ty: Any, compiler: TypeCompiler
-) -> tuple[Lower | None, Callable[[Any, int, int], None] | None]:
-    """How to write what a function returned, and how to write what it refused with."""
-    if ty is None:
-        return None, None
-    if not isinstance(ty, c.ResultType):
-        return compiler.compile(ty).lower, None
-    err = ty.err
-    lower_error = result_side(False, compiler.optional(err))
-    takes_pie_errors = isinstance(err, c.RecordType) and [n for n, _ in err.fields] == [
-        "code",
-        "message",
-    ]
-
-    def refuse(error: PieError | ResultError, address: int, context: int) -> None:
-        if isinstance(error, ResultError):
-            lower_error(error.payload, address, context)
-        elif takes_pie_errors:
-            lower_error(error, address, context)
-        else:
-            raise error
-
-    return result_side(True, compiler.optional(ty.ok)), refuse
-
-
-def _trap(where: str, error: BaseException) -> int:
-    """An error of the C API that ends the program; the exception itself is kept for the report."""
-    guest = current()
-    if guest.cause is None:
-        guest.cause = error
-    if not isinstance(error, Stopped | PieError | Exit):
-        guest.on_failure(where, error)
-    text = f"{where}: {type(error).__name__}: {error}".replace("\0", "")
-    return int(ffi.error_new(text.encode("utf-8", "replace")))
-
-
-def _destroy(_data: int, _context: int, rep: int) -> int:
-    try:
-        current().table.drop(rep)
-        return 0
-    except BaseException as error:  # noqa: BLE001  # nothing may unwind into C
-        return _trap("destructor", error)
-
-
-_destructor = ffi.DESTRUCTOR(_destroy)

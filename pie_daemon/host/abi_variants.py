@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import keyword
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -52,7 +52,7 @@ def _record_template(names: Sequence[str]) -> Template:
 
 
 def record_converter(fields: list[tuple[str, Converter]]) -> Converter:
-    """Lifts into a named tuple; lowers from attributes or from a mapping of Python names."""
+    """Lifts into a named tuple; lowers from attributes or from a dict of Python names."""
     names = [python_name(name) for name, _ in fields]
     make = namedtuple("Record", names)  # type: ignore[misc]
     lifts = [converter.lift for _, converter in fields]
@@ -66,7 +66,7 @@ def record_converter(fields: list[tuple[str, Converter]]) -> Converter:
 
     def values_of(value: Any) -> Any:
         try:
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 return [value[name] for name in names]
             return read(value)
         except (AttributeError, KeyError) as error:

@@ -66,6 +66,17 @@ def test_a_defect_of_the_host_ends_one_program_and_is_reported(
     assert error.__traceback__ is not None
 
 
+def test_a_failing_report_does_not_hide_the_trap(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program still ends with the defect when the hook itself is broken."""
+    guest = TestGuest()
+    guest.on_failure = lambda where, error: [][0]
+    outcome = sandbox.run("plain", "bug", guest=guest)
+    assert "a defect of the host" in outcome.text
+    assert "a defect of the host" in capsys.readouterr().err
+
+
 def test_a_refusal_without_a_result_type_is_a_trap(sandbox: Sandbox) -> None:
     """A function that cannot return an error ends the program, and that is no defect."""
     guest = TestGuest()

@@ -23,7 +23,7 @@ GUEST = Path(__file__).parent / "guest"
 def build_guest(
     source: Path, *, wit: Path | None = None, world: str = "guest", path: tuple[Path, ...] = ()
 ) -> Path:
-    """The component of the program in `source/app.py`; 10 s when it was never built from these files.
+    """The component of the program in `source/app.py`; 10 s when it was never built before.
 
     `wit` defaults to `source/wit`; `path` adds folders whose Python packages the program imports.
     """

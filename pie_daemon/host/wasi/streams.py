@@ -6,8 +6,9 @@ from pie_daemon.host.abi import Interface, ResultError
 from pie_daemon.host.guest import Guest, Stream, current
 from pie_daemon.host.wasi.poll import Pollable
 
-# How much a program may hand over in one call, and where a line without an end is cut.
-WRITE_BYTES = 1 << 20
+# How much a program may hand over in one call (a byte costs 32 on the way), and where a line
+# without an end is cut.
+WRITE_BYTES = 1 << 16
 MAX_LINE_BYTES = 8192
 _CLOSED = ("closed", None)
 

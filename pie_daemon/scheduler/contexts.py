@@ -112,15 +112,16 @@ class ContextTable:
 
     def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
         """Makes [num_computed, length) writable; returns how many pages that took."""
-        taken = self.num_pages_to_take(context, length)
+        num_copied = 0
         if self._writes_shared_page(context):
+            num_copied = 1
             shared, private = context.pages[-1], self.pool.allocate()
             copies.append((shared, private))
             self.pool.free([shared])
             context.pages[-1] = private
-        for _ in range(self.num_pages_for(length) - len(context.pages)):
-            context.pages.append(self.pool.allocate())
-        return taken
+        num_missing = self.num_pages_for(length) - len(context.pages)
+        context.pages.extend(self.pool.allocate() for _ in range(num_missing))
+        return num_copied + num_missing
 
     def num_held_by(self, owner: Owner) -> int:
         """Pages of all its contexts; a shared one counts in each."""

@@ -14,7 +14,8 @@ from pie_daemon.scheduler.text import TextStream
 
 GREEDY = Sampling()
 MAX_STOP_STRINGS = 64
-MAX_STOP_STRING_CHARS = 1024
+MAX_STOP_CHARS = 2048
+"""Of all stop strings together; what they cost is paid under the scheduler's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class GenerateParams:
         _require(0 <= sampling.seed < 1 << 64, "seed must be an unsigned 64-bit number")
         _require(len(stops) <= MAX_STOP_STRINGS, f"more than {MAX_STOP_STRINGS} stop_strings")
         _require(
-            all(0 < len(stop) <= MAX_STOP_STRING_CHARS for stop in stops),
-            f"each of stop_strings must have 1 to {MAX_STOP_STRING_CHARS} characters",
+            all(stops) and sum(map(len, stops)) <= MAX_STOP_CHARS,
+            f"stop_strings must not be empty and have {MAX_STOP_CHARS} characters in all at most",
         )
 
 

@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
 
-class _Matcher:
-    """Knuth-Morris-Pratt: a character costs the same however long the stop string is."""
+class _Node:
+    """A state of the Aho-Corasick automaton: the longest beginning of a stop string seen last."""
 
-    __slots__ = ("_fallback", "matched", "pattern")
+    __slots__ = ("depth", "fallback", "match", "next")
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        self.matched = 0
-        self._fallback = [0] * len(pattern)
-        length = 0
-        for index in range(1, len(pattern)):
-            length = self._step(length, pattern[index])
-            self._fallback[index] = length
+    def __init__(self, depth: int, fallback: _Node | None) -> None:
+        self.depth = depth
+        self.next: dict[str, _Node] = {}
+        self.match: str | None = None
+        """The longest stop string that ends here."""
+        self.fallback = fallback
+        """The longest end of this that is another beginning; None only for the root."""
 
-    def _step(self, matched: int, char: str) -> int:
-        while matched and self.pattern[matched] != char:
-            matched = self._fallback[matched - 1]
-        return matched + 1 if self.pattern[matched] == char else 0
+    def step(self, char: str) -> _Node:
+        node = self
+        while (following := node.next.get(char)) is None:
+            if node.fallback is None:
+                return node
+            node = node.fallback
+        return following
 
-    def push(self, char: str) -> bool:
-        """True when this character completes the pattern; not to be called again after that."""
-        self.matched = self._step(self.matched, char)
-        return self.matched == len(self.pattern)
+
+@lru_cache(maxsize=256)
+def _automaton(stop_strings: tuple[str, ...]) -> _Node:
+    """One step per character, however many stop strings there are and however long they be."""
+    root = _Node(0, None)
+    for stop in stop_strings:
+        node = root
+        for char in stop:
+            node = node.next.setdefault(char, _Node(node.depth + 1, root))
+        node.match = stop
+    level = deque(root.next.values())
+    while level:
+        node = level.popleft()
+        for char, child in node.next.items():
+            assert node.fallback is not None
+            child.fallback = node.fallback.step(char)
+            child.match = child.match or child.fallback.match
+            level.append(child)
+    return root
 
 
 class TextStream:
@@ -42,11 +61,11 @@ class TextStream:
     that the result does not depend on where the borders of tokens lie.
     """
 
-    __slots__ = ("_decoder", "_held", "_matchers", "matched")
+    __slots__ = ("_decoder", "_held", "_node", "_root", "matched")
 
     def __init__(self, stop_strings: Sequence[str] = ()) -> None:
         self._decoder = _utf8("replace")
-        self._matchers = [_Matcher(pattern) for pattern in stop_strings]
+        self._root = self._node = _automaton(tuple(stop_strings))
         self._held = ""
         self.matched: str | None = None
         """The stop string that was met; what came before it has been released."""
@@ -54,7 +73,9 @@ class TextStream:
     def push(self, data: bytes) -> str:
         """The text that is certain after one more token."""
         text = self._decoder.decode(data)
-        return self._filter(text) if self._matchers else text
+        if not self._held and self._root.next.keys().isdisjoint(text):
+            return text
+        return self._filter(text)
 
     def finish(self) -> str:
         """What was held back, when no stop string was met; half a character becomes U+FFFD."""
@@ -66,11 +87,13 @@ class TextStream:
 
     def _filter(self, text: str) -> str:
         buffered = self._held + text
+        node = self._node
         for end, char in enumerate(text, start=len(self._held) + 1):
-            met = [matcher.pattern for matcher in self._matchers if matcher.push(char)]
-            if met:
-                self.matched, self._held = max(met, key=len), ""
-                return buffered[: end - len(self.matched)]
-        certain = len(buffered) - max(matcher.matched for matcher in self._matchers)
-        self._held = buffered[certain:]
-        return buffered[:certain]
+            node = node.step(char)
+            if node.match is not None:
+                self.matched, self._held = node.match, ""
+                return buffered[: end - len(node.match)]
+        self._node = node
+        num_certain = len(buffered) - node.depth
+        self._held = buffered[num_certain:]
+        return buffered[:num_certain]

@@ -26,7 +26,7 @@ from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GeneratePar
 from support.stepping import Stepper
 
 VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12)
-NUM_PAGES = 14
+NUM_PAGES = 20
 tokens_to_append = st.lists(st.integers(1, 31), min_size=1, max_size=9)
 
 
@@ -70,6 +70,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.state = self.stepper.state
 
+    @precondition(lambda self: len(self.live) < 6)
     @rule(target=contexts, tokens=tokens_to_append, owner=st.sampled_from("ab"))
     def create(self, tokens: list[int], owner: str) -> Modelled:
         context = Modelled(self.state.create_context(owner))
@@ -85,6 +86,19 @@ class Machine(RuleBasedStateMachine):
 
         self.refused_when_busy(context, call)
 
+    @precondition(lambda self: len(self.live) < 6)
+    @rule(target=contexts, context=contexts, tokens=tokens_to_append)
+    def fork_computed(self, context: Modelled, tokens: list[int]) -> Modelled:
+        """The way to pages that are shared and then written by both."""
+        if not self.in_flight:
+            self.flush(context)
+            self.stepper.run()
+        child = self.fork(context)
+        if isinstance(child, Modelled):
+            self.append(child, tokens)
+        return child
+
+    @precondition(lambda self: len(self.live) < 6)
     @rule(target=contexts, context=contexts)
     def fork(self, context: Modelled) -> Modelled:
         forks: list[Modelled] = []
@@ -131,6 +145,11 @@ class Machine(RuleBasedStateMachine):
 
         self.refused_when_busy(context, call)
 
+    @rule()
+    def take_all(self) -> None:
+        for context in self.live:
+            self.take(context)
+
     @rule(context=contexts)
     def take(self, context: Modelled) -> None:
         if context.request is None:
@@ -173,7 +192,7 @@ class Machine(RuleBasedStateMachine):
         self.in_flight = False
 
     @precondition(lambda self: not self.in_flight)
-    @rule(num_steps=st.integers(2, 12))
+    @rule(num_steps=st.integers(2, 6))
     def steps(self, num_steps: int) -> None:
         for _ in range(num_steps):
             self.stepper.step()

@@ -162,3 +162,21 @@ def test_what_only_idle_contexts_hold_back_is_passed_by() -> None:
     stepper.run()
 
     assert stepper.expected([2] * 16, 8) == stepper.drain(large)
+
+
+def test_pages_to_copy_are_reserved_too() -> None:
+    """Three holders of one partial page need two copies; with one free page they take turns."""
+    stepper = Stepper(num_pages=3)
+    parent = stepper.context(PROMPT)
+    stepper.state.flush(parent)
+    stepper.run()
+    contexts = [parent, stepper.state.fork(parent), stepper.state.fork(parent)]
+    requests = [stepper.state.generate(context, limited(2)) for context in contexts]
+    stepper.run()
+    assert [True, False, False] == [stepper.state.ready(request) for request in requests]
+
+    stepper.drain(requests[0])
+    stepper.state.drop_context(parent)
+    stepper.run()
+
+    assert [stepper.expected(PROMPT, 2)] * 2 == [stepper.drain(each) for each in requests[1:]]

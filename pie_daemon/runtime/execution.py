@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import structlog
 
-from pie_daemon.errors import Code, PieError
+from pie_daemon.errors import CODES, Code, PieError
 from pie_daemon.host.context import HostContext, HostPorts, Models
 from pie_daemon.host.run import Outcome as RunOutcome
 from pie_daemon.host.stop import CpuMeter, Reason
@@ -132,7 +132,7 @@ def _outcome(end: RunOutcome) -> Outcome:
 class _Described(msgspec.Struct):
     """How the SDKs write an error result; other texts are fine as well."""
 
-    code: Code
+    code: str
     message: str
 
 
@@ -141,4 +141,5 @@ def _program_error(text: str) -> Outcome:
         error = msgspec.json.decode(text, type=_Described)
     except msgspec.MsgspecError:
         return Outcome(status="error", code="program-error", message=text)
-    return Outcome(status="error", code=error.code, message=error.message)
+    code = cast(Code, error.code) if error.code in CODES else "program-error"
+    return Outcome(status="error", code=code, message=error.message)

@@ -1,0 +1,129 @@
+"""The guest package and the shipped programs as real components over the real runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pie_backend.dummy import expected_tokens
+from pie_daemon.runtime.events import Event
+from pie_daemon.runtime.instance import Instance
+from support.rig import Rig, events
+from support.waiting import until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
+def finished(rig: Rig, instance: Instance) -> tuple[Any, list[Event]]:
+    """The result and every event; none is acknowledged, as so few fit the client's window."""
+    until(lambda: instance.done)
+    sent = events(instance)
+    outcome = rig.outcome(instance)
+    assert outcome.result is not None, outcome
+    return json.loads(outcome.result), sent
+
+
+def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig) -> None:
+    """One program calls them all; its docstring says what has to come back."""
+    rig.install("guest-sdk")
+    instance = rig.launch("guest-sdk")
+    instance.deliver("ping")
+    instance.deliver_blob("data", b"\x00\xff")
+    instance.close_input()
+    result, sent = finished(rig, instance)
+    child = result["runtime"].pop("child")
+
+    assert child in ("ok", "unsupported")
+    assert {
+        "model": {
+            "opened": True,
+            "round_trip": True,
+            "bytes": True,
+            "template": True,
+            "unknown": "not-found",
+        },
+        "context": {
+            "lengths": [3, 8, 8, 5],
+            "tokens": True,
+            "fork": True,
+            "past_end": "invalid-argument",
+            "foreign_token": "invalid-argument",
+        },
+        "generation": {
+            "same": True,
+            "seeded": True,
+            "length": True,
+            "stop_token": True,
+            "usage": True,
+            "busy": "busy",
+            "waited": True,
+            "cancelled": True,
+            "refused": "invalid-argument",
+        },
+        "chat": {"turns": 4, "prefix_kept": True},
+        "session": {"text": "ping", "blob": ["data", [0, 255]], "end": True},
+        "events": {"timeout": True, "timer": True},
+        "runtime": {"named": True, "budget": True},
+    } == result
+    assert [
+        ("message", "", b"hello"),
+        ("message", "", b'{"type":"note","n":1}'),
+        ("blob", "bytes", b"\x00\xff"),
+        ("log", "info", b"a line"),
+        ("log", "warning", b"careful"),
+    ] == [(event.kind, event.name, event.data) for event in sent if event.kind != "outcome"]
+
+
+def test_a_completion_is_the_same_streamed_and_at_once(rig: Rig) -> None:
+    """The deltas add up to the text, and the tokens are the backend's."""
+    rig.install("text-completion")
+    asked = {"prompt": "hello", "max_tokens": 20, "temperature": 0, "ignore_eos": True}
+    whole = rig.run("text-completion", **asked)
+    instance = rig.launch("text-completion", **asked, stream=True)
+    streamed, happened = finished(rig, instance)
+    sent = [json.loads(event.data) for event in happened if event.kind == "message"]
+
+    assert whole == streamed
+    assert ("length", expected_tokens(list(b"hello"), 20)) == (
+        whole["finish_reason"],
+        whole["tokens"],
+    )
+    assert whole["text"] == "".join(e["text"] for e in sent if e["type"] == "delta")
+    assert ["usage"] == [e["type"] for e in sent if e["type"] != "delta"]
+    assert (5, 20) == (sent[-1]["prompt_tokens"], sent[-1]["generated_tokens"])
+
+
+def test_chat_answers_a_conversation(rig: Rig) -> None:
+    """Through the model's template, with the same options."""
+    rig.install("chat")
+    asked = [{"role": "user", "content": "hello"}]
+    answer = rig.run("chat", messages=asked, max_tokens=8, temperature=0, ignore_eos=True)
+    assert expected_tokens(list(b"hello"), 8) == answer["tokens"]
+
+
+def test_a_refusal_reaches_the_client_in_the_programs_words(rig: Rig) -> None:
+    """Which key, what is allowed, what was given."""
+    rig.install("text-completion")
+    outcome = rig.outcome(rig.launch("text-completion", prompt="x", max_tokens="many"))
+    assert "error" == outcome.status
+    assert '`max_tokens` must be an integer at least 1, not "many"' == outcome.message
+    assert "invalid-argument" == outcome.code
+
+
+def test_a_bug_reaches_the_client_with_the_authors_line(rig: Rig) -> None:
+    """Its own code, since no one but the author can do anything about it."""
+    rig.install("behave")
+    outcome = rig.outcome(rig.launch("behave", do="raise"))
+    assert "program-error" == outcome.code
+    assert (outcome.message or "").startswith("ValueError: as asked (main.py:")

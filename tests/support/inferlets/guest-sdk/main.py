@@ -1,0 +1,182 @@
+"""Calls every function of the guest package and says what came back.
+
+The launcher delivers one text, one blob and then closes its side; nothing else is needed. Whatever
+the model, as long as it is not at its end token within eight greedy tokens, the result is
+
+    {"model":   {"opened": true, "round_trip": true, "bytes": true, "template": true,
+                 "unknown": "not-found"},
+     "context": {"lengths": [3, 8, 8, 5], "tokens": true, "fork": true,
+                 "past_end": "invalid-argument", "foreign_token": "invalid-argument"},
+     "generation": {"same": true, "seeded": true, "length": true, "stop_token": true,
+                    "usage": true, "busy": "busy", "waited": true, "cancelled": true,
+                    "refused": "invalid-argument"},
+     "chat":    {"turns": 4, "prefix_kept": true},
+     "session": {"text": "ping", "blob": ["data", [0, 255]], "end": true},
+     "events":  {"timeout": true, "timer": true},
+     "runtime": {"named": true, "budget": true, "child": "ok" or "unsupported"}}
+
+with the events `message` "hello", `message` {"type": "note", "n": 1}, `blob` "bytes" 00 ff, and the
+log lines "a line" (info) and "careful" (warning).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from inferlet import Chat, Context, Model, PieError, events, runtime, session
+
+PROMPT = "abcde"
+GREEDY: Any = {"temperature": 0, "ignore_eos": True}
+
+
+def run(input: dict[str, Any]) -> dict[str, Any]:
+    model = Model.open()
+    parts = (about_context, about_generation, about_chat)
+    answers = {part.__name__.removeprefix("about_"): part(model) for part in parts}
+    return {
+        "model": about_model(model),
+        **answers,
+        "session": about_session(),
+        "events": about_events(),
+        "runtime": about_runtime(),
+    }
+
+
+def code_of(function: Callable[..., Any], *args: Any, **options: Any) -> str:
+    """The code of the error that the call raises."""
+    try:
+        function(*args, **options)
+    except PieError as error:
+        return error.code
+    return "ok"
+
+
+def about_model(model: Model) -> dict[str, Any]:
+    tokens = model.encode(PROMPT)
+    message = {"role": "user", "content": "hi"}
+    with_tools = model.apply_chat_template([message], tools=[], add_generation_prompt=False)
+    return {
+        "opened": model.info.name in Model.names() and model.info.vocab_size > max(tokens),
+        "round_trip": isinstance(model.decode(tokens), str) and len(tokens) > 0,
+        "bytes": isinstance(model.token_bytes(tokens[0]), bytes),
+        "template": len(with_tools) > 0 and len(model.apply_chat_template([message])) > 0,
+        "unknown": code_of(Model.open, "no-such-model"),
+    }
+
+
+def about_context(model: Model) -> dict[str, Any]:
+    with Context(model) as context:
+        start = model.encode(PROMPT)[:3]
+        context.append(start)
+        lengths = [context.length]
+        context.append((start * 2)[:5])
+        lengths.append(len(context))
+        context.flush()
+        lengths.append(context.length)
+        fork = context.fork()
+        context.truncate(5)
+        lengths.append(context.length)
+        added = fork.append_text(PROMPT)
+        answer = {
+            "lengths": lengths,
+            "tokens": context.tokens(0, 3) == start and len(context.tokens()) == 5,
+            "fork": fork.length == 8 + added,
+            "past_end": code_of(context.tokens, 0, 99),
+            "foreign_token": code_of(context.append, [model.info.vocab_size]),
+        }
+        fork.close()
+    return answer
+
+
+def about_generation(model: Model) -> dict[str, Any]:
+    whole = generated(model, chunk_tokens=0, **GREEDY)
+    pieces = generated(model, chunk_tokens=3, **GREEDY)
+    drawn = [generated(model, temperature=1.0, top_k=50, top_p=0.9, min_p=0.01, seed=7)]
+    drawn.append(generated(model, temperature=1.0, top_k=50, top_p=0.9, min_p=0.01, seed=7))
+    with prompted(model) as context:
+        stopped = context.generate(max_tokens=8, stop_tokens=[whole[3]], **GREEDY).collect()
+    return {
+        "same": whole == pieces,
+        "seeded": drawn[0] == drawn[1],
+        "length": len(whole) == 8,
+        "stop_token": (stopped.finish_reason, stopped.stopped_by) == ("stop", whole[3]),
+        "usage": stopped.usage.prompt_tokens > 0 and stopped.usage.generated_tokens > 0,
+        **while_running(model),
+    }
+
+
+def while_running(model: Model) -> dict[str, Any]:
+    with prompted(model) as context:
+        length = context.length
+        generation = context.generate(max_tokens=1000, chunk_tokens=1, **GREEDY)
+        ready = events.wait_any([generation])
+        first = generation.next()
+        busy = code_of(context.append, [1])
+        generation.cancel()
+        taken = [] if first is None else first.tokens
+        return {
+            "busy": busy,
+            "waited": ready == [generation] and generation.finish_reason in (None, "cancelled"),
+            "cancelled": context.length >= length + len(taken),
+            "refused": code_of(prompted(model).generate, temperature=-1),
+        }
+
+
+def generated(model: Model, **options: Any) -> list[int]:
+    with prompted(model) as context, context.generate(max_tokens=8, **options) as generation:
+        tokens = [token for chunk in generation for token in chunk.tokens]
+        assert generation.finish_reason is not None
+        assert tokens == generation.tokens
+        assert isinstance(generation.text, str)
+        return tokens
+
+
+def prompted(model: Model) -> Context:
+    context = Context(model)
+    context.append_text(PROMPT)
+    return context
+
+
+def about_chat(model: Model) -> dict[str, Any]:
+    chat = Chat(model, system="short")
+    chat.user("one").reply(max_tokens=4, temperature=0)
+    first = chat.tokens(add_generation_prompt=False)
+    pieces = list(chat.user("two").stream(max_tokens=4, temperature=0))
+    assert all(isinstance(piece, str) for piece in pieces)
+    chat.close()
+    return {"turns": len(chat.messages) - 1, "prefix_kept": chat.tokens()[:5] == first[:5]}
+
+
+def about_session() -> dict[str, Any]:
+    session.send("hello")
+    session.send_event("note", n=1)
+    session.send_bytes("bytes", b"\x00\xff")
+    assert events.wait_any([session]) == [session]
+    text = session.receive()
+    blob = session.receive()
+    assert isinstance(blob, session.Blob)
+    left = list(session.messages())
+    return {"text": text, "blob": [blob.name, list(blob.data)], "end": left == []}
+
+
+def about_events() -> dict[str, Any]:
+    late = events.timer(3600)
+    soon = events.timer(0.01)
+    return {
+        "timeout": events.wait_any([late], timeout_s=0.01) == [] and not late.ready(),
+        "timer": events.wait_any([late, soon]) == [soon],
+    }
+
+
+def about_runtime() -> dict[str, Any]:
+    runtime.log("a line")
+    runtime.log("careful", "warning")
+    names = (runtime.version(), runtime.instance_id(), runtime.program(), runtime.username())
+    return {
+        "named": all(names),
+        "budget": isinstance(runtime.budget(), dict),
+        "child": code_of(child),
+    }
+
+
+def child() -> None:
+    assert runtime.launch("echo", {"a": 1}, deadline_s=60).result(30) == {"a": 1}

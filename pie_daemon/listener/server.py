@@ -63,8 +63,8 @@ class Server:
         return [transport.endpoint for transport in self._transports]
 
     @property
-    def num_sessions(self) -> int:
-        return len(self._sessions)
+    def sessions(self) -> list[Session]:
+        return list(self._sessions.values())
 
     @property
     def handlers(self) -> Mapping[type[wire.Request], Handler]:
@@ -85,7 +85,7 @@ class Server:
             raise
         self._commands = Commands(self.config, self._services, self._uploads_dir)
         self._commands.endpoints = self.endpoints
-        self._commands.count_sessions = lambda: self.num_sessions
+        self._commands.count_sessions = lambda: len(self._sessions)
         self._commands.end_session = lambda session: self._end(session, grace_s=0)
         self._handlers = Tasks("listener.command")
         self._tasks = Tasks("listener")
@@ -183,7 +183,8 @@ class Server:
             session.last_seen_s = asyncio.get_running_loop().time()
             return session
         if session is not None or not isinstance(request, wire.Hello):
-            raise PieError("closed", "this connection has no session (any more): say hello first")
+            text = "this connection has no session (any more): say hello first"
+            raise WireError("closed", text, detail={"hello": True})
         if wire.PROTOCOL_VERSION not in request.versions:
             raise unsupported_version(request.versions, NOTICE)
         if len(self._sessions) >= self.config.max_sessions:
@@ -294,6 +295,10 @@ class Server:
         # Not now: the caller may be iterating over what this changes.
         asyncio.get_running_loop().call_soon(self._end, session, self.config.grace_s)
 
+    def end(self, session: Session) -> None:
+        """Gives a client up, as if it were lost."""
+        self._end(session, self.config.grace_s)
+
     def _end(self, session: Session, grace_s: float) -> None:
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
@@ -310,6 +315,8 @@ class Server:
                 silent_s = loop.time() - session.last_seen_s
                 if silent_s > self.config.timeout_s:
                     _log.info("client silent", client=session.peer.address, silent_s=silent_s)
+                    # It may only have slept, and then has to know that it must come back.
+                    session.notice(wire.Goodbye(reason=f"nothing was heard for {silent_s:.1f} s"))
                     self._end(session, self.config.grace_s)
                 elif silent_s > self.config.heartbeat_s:
                     session.notice(wire.Heartbeat())

@@ -112,7 +112,8 @@ def golden_text(message: wire.Request | wire.Reply) -> str:
 
 
 def main() -> None:
-    for message in (*REQUESTS, *REPLIES):
+    messages: list[wire.Request | wire.Reply] = [*REQUESTS, *REPLIES]
+    for message in messages:
         path = GOLDEN / f"{tag(message)}.hex"
         if not path.exists():
             path.write_text(golden_text(message))

@@ -263,6 +263,10 @@ class AsyncClient:
                 self.forget(process)
         return True
 
+    def follows(self, process: AsyncProcess) -> bool:
+        """Whether events of it may still come."""
+        return self._processes.get(process.id) is process
+
     def forget(self, process: AsyncProcess) -> None:
         if self._processes.get(process.id) is process:
             del self._processes[process.id]
@@ -371,8 +375,12 @@ class AsyncClient:
                 commit = wire.UploadCommit(upload=ready.upload)
                 return await self.request(commit, wire.Uploaded, timeout_s=_INSTALL_TIMEOUT_S)
             except PieError as error:
-                if error.code != "interrupted" or attempt == _UPLOAD_ATTEMPTS - 1:
+                # `closed`: the daemon stops; the next one goes on from what this one has.
+                if error.code not in ("interrupted", "closed") or isinstance(error, NotRunning):
                     raise
+                if attempt == _UPLOAD_ATTEMPTS - 1 or self._closed:
+                    raise
+                await asyncio.sleep(_FIRST_BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
 
 

@@ -17,6 +17,7 @@ from pie_client.errors import NotRunning, PieError, VersionMismatch
 
 _R = TypeVar("_R", bound=wire.Reply)
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_NEVER_MS: Final = 2**31 - 1
 _ENDED: Final = (
     zmq.EVENT_DISCONNECTED
     | zmq.EVENT_CLOSED
@@ -116,11 +117,14 @@ class Link:
         self._fail_pending()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(0)
-        self._context.term()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            # Also when the closing itself is cancelled.
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._socket.close(0)
+            self._context.term()
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -129,8 +133,9 @@ class Link:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _ANSWER_LIMIT_BYTES)
-        # A silent reconnect would meet a daemon that does not know this client any more.
-        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        # A silent reconnect would meet a daemon that does not know this client any more. With -1,
+        # which means never, libzmq throws away what had arrived before the connection ended.
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
         self._socket.ipv6 = "[" in self._endpoint
         self._monitor = self._socket.get_monitor_socket(_ENDED)
         self._spawn(self._watch_connection())
@@ -173,6 +178,8 @@ class Link:
     def _dispatch(self, correlation: int, reply: wire.AnyReply) -> None:
         if isinstance(reply, wire.Goodbye):
             self._end(reply.reason)
+        elif isinstance(reply, wire.Error) and reply.detail.get("hello"):
+            self._end("it has ended this session")
         elif correlation == NOTICE:
             self._on_notice(reply)
         elif pending := self._pending.pop(correlation, None):
@@ -186,6 +193,9 @@ class Link:
     async def _watch_connection(self) -> None:
         frames = await self._monitor.recv_multipart()
         event, _ = struct.unpack("=hi", frames[0])
+        # What arrived before the end counts: answers, and the reason in a goodbye.
+        while self._lost is None and await self._socket.poll(0):  # noqa: ASYNC110 - no polling
+            await asyncio.sleep(0)
         self._end(_REASONS.get(event, "the handshake failed; is it a Pie daemon?"))
 
     async def _keep_alive(self) -> None:

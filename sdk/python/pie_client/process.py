@@ -38,7 +38,9 @@ class AsyncProcess:
         self._received = after
         self._consumed = after
         self._unacked_bytes = 0
+        # (number, bytes, event): here, and handed out without being consumed yet.
         self._buffer: deque[tuple[int, int, Event]] = deque()
+        self._handed_out: deque[tuple[int, int]] = deque()
         self._partial = bytearray()
         self._outcome: wire.Outcome | None = None
         self._failure: PieError | None = None
@@ -73,12 +75,19 @@ class AsyncProcess:
             while await self._has_event():
                 yield self._take()
 
-    async def next_batch(self) -> list[Event]:
-        """All events that are here, at least one; empty after the last one."""
+    async def next_batch(self, consumed: int) -> list[tuple[int, Event]]:
+        """All events that are here with their numbers, at least one; empty after the last one.
+
+        They count as consumed only when a later call says so: `consumed` is the last one that was.
+        """
+        self._consume(consumed)
         with self._iterating():
             if not await self._has_event():
                 return []
-        return [self._take() for _ in range(len(self._buffer))]
+        batch = [(seq, event) for seq, _, event in self._buffer]
+        self._handed_out.extend((seq, num_bytes) for seq, num_bytes, _ in self._buffer)
+        self._buffer.clear()
+        return batch
 
     async def outcome(self) -> wire.Outcome:
         """How it ended. Events that nobody iterates over are discarded meanwhile."""
@@ -112,9 +121,13 @@ class AsyncProcess:
         """Stops it; its outcome will be `cancelled`."""
         await self._client.terminate(self.id, reason)
 
-    async def detach(self) -> None:
+    async def detach(self, consumed: int | None = None) -> None:
         """Leaves it running; `attach(id, after=last_seq)` comes back to it."""
+        if consumed is not None:
+            self._consume(consumed)
         self._client.flush_acks()
+        if not self._client.follows(self):
+            return
         await self._client.request(wire.Detach(instance=self.id), wire.Done)
         self._client.forget(self)
         self.fail(PieError("closed", f"this client has detached from {self.id}"))
@@ -128,7 +141,7 @@ class AsyncProcess:
     @property
     def pending(self) -> bool:
         """Events are here that nobody has taken."""
-        return bool(self._buffer)
+        return bool(self._buffer or self._handed_out)
 
     def on_attached(self, reply: wire.Attached) -> None:
         """An instance whose last events were acknowledged by somebody sends no outcome again."""
@@ -190,13 +203,21 @@ class AsyncProcess:
         return True
 
     def _take(self) -> Event:
-        self._consumed, num_bytes, event = self._buffer.popleft()
-        self._unacked_bytes += num_bytes
-        is_last = self._outcome is not None and not self._buffer
+        seq, num_bytes, event = self._buffer.popleft()
+        self._handed_out.append((seq, num_bytes))
+        self._consume(seq)
+        return event
+
+    def _consume(self, upto: int) -> None:
+        while self._handed_out and self._handed_out[0][0] <= upto:
+            self._consumed, num_bytes = self._handed_out.popleft()
+            self._unacked_bytes += num_bytes
+        if not self._unacked_bytes:
+            return
+        is_last = self._outcome is not None and not self.pending
         at_once = is_last or self._unacked_bytes >= self._client.ack_bytes
         if self._client.consumed(self, at_once=at_once):
             self._unacked_bytes = 0
-        return event
 
     async def _changed(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Unpack
 from pie_client import wire
 from pie_client.aio import AsyncClient, LaunchBudgets, Progress
 from pie_client.errors import PieError
-from pie_client.events import Event, Gap
+from pie_client.events import Event
 from pie_client.process import AsyncProcess, parse_result
 
 _T = TypeVar("_T")
@@ -69,7 +69,8 @@ class Process:
         self.program = process.program
         self.digest = process.digest
         # Taken from the loop's thread many at a time, handed out one by one.
-        self._ready: deque[Event] = deque()
+        self._ready: deque[tuple[int, Event]] = deque()
+        self._last_seq = process.last_seq
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.program}>"
@@ -89,19 +90,17 @@ class Process:
     @property
     def last_seq(self) -> int:
         """The last event taken; `attach(id, after=last_seq)` goes on behind it."""
-        if self._ready:
-            first = self._ready[0]
-            return (first.start if isinstance(first, Gap) else first.seq) - 1
-        return self._process.last_seq
+        return self._last_seq
 
     def events(self) -> Iterator[Event]:
         """Everything the program says, until it has finished; may be left and taken up again."""
         while True:
             if not self._ready:
-                self._ready.extend(self._portal.run(self._process.next_batch()))
+                self._ready.extend(self._portal.run(self._process.next_batch(self._last_seq)))
             if not self._ready:
                 return
-            yield self._ready.popleft()
+            self._last_seq, event = self._ready.popleft()
+            yield event
 
     def outcome(self) -> wire.Outcome:
         """How it ended. Events that nobody has iterated over before are discarded."""
@@ -129,7 +128,7 @@ class Process:
 
     def detach(self) -> None:
         """Leaves it running; `attach(id, after=last_seq)` comes back to it."""
-        self._portal.run(self._process.detach())
+        self._portal.run(self._process.detach(self._last_seq))
 
 
 class Client:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import msgspec
 
@@ -51,9 +52,9 @@ def _random_seed() -> int:
 class Scheduler:
     """Thread-safe. Every method raises PieError; none of them waits for the backend.
 
-    `token_bytes` gives the bytes of a token in the text (none for special tokens); `on_tokens` is
-    told by the scheduler's thread how many tokens an owner was given by a batch. The backend stays
-    the caller's, who closes it after `stop`.
+    `token_bytes` gives the bytes of a token in the text (none for special tokens), and is asked
+    once per token; `on_tokens` is told by the scheduler's thread how many tokens a batch brought an
+    owner. The backend stays the caller's, who closes it after `stop`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Scheduler:
         self._computed = RateMeter()
         self._generated = RateMeter()
         self._state = SchedulerState(
-            backend.info, config or SchedulerConfig(), token_bytes, time.monotonic
+            backend.info, config or SchedulerConfig(), cache(token_bytes), time.monotonic
         )
         self._thread = threading.Thread(
             target=self._main, name=f"scheduler-{backend.info.name}", daemon=True

@@ -82,6 +82,7 @@ class SchedulerState:
         self._requests: dict[int, Request] = {}
         self._last_request_id = 0
         self._last_turn = 0
+        self._admission_due = False  # something came or went since requests were last admitted
         self._in_flight: list[tuple[Request, Row]] | None = None
 
     # Contexts
@@ -106,6 +107,7 @@ class SchedulerState:
                 "invalid-argument", f"length {length} is outside [0, {len(context.journal)}]"
             )
         self.contexts.truncate(context, length)
+        self._admission_due = True
 
     def length(self, context_id: int) -> int:
         return self.contexts.get(context_id).num_visible
@@ -125,6 +127,7 @@ class SchedulerState:
         if context.request is not None:
             self._abort(context.request, CANCELLED)
         self.contexts.drop(context)
+        self._admission_due = True
 
     # Requests
 
@@ -281,6 +284,7 @@ class SchedulerState:
                 # A draw needs the logits of the last token: compute it once more.
                 self.contexts.rewind(context, len(context.journal) - 1)
             self.waiting[request.id] = request
+            self._admission_due = True
         self._last_request_id = request.id
         self._requests[request.id] = request
         context.request = request
@@ -297,6 +301,7 @@ class SchedulerState:
         self.waiting.pop(request.id, None)
         self.running.pop(request.id, None)
         request.num_reserved = 0
+        self._admission_due = True
         self._settle(request)
 
     def _abort(self, request: Request, finish: Finish | None) -> None:
@@ -309,8 +314,9 @@ class SchedulerState:
         context.request = None
 
     def _admit(self) -> None:
-        if not self.waiting or len(self.running) >= self._max_running:
+        if not self._admission_due:
             return
+        self._admission_due = False
         admitted = self._admission.admit(
             self.waiting.values(), self.running.values(), self.contexts, self._max_running
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 import wasmtime
 from wasmtime import component as c
 
+from pie_bakery import component as outline
 from pie_daemon.errors import PieError
 from pie_daemon.host import ffi
-from pie_daemon.host.component_file import read_names
 
 # How often a program that computes is looked at: to stop it and to charge its CPU time.
 TICK_S = 0.01
@@ -64,7 +64,10 @@ class Engine:
 
 def compile_component(engine: Engine, data: bytes) -> bytes:
     """Machine code for `load_component`. Takes seconds: see `pie_daemon.host.compile`."""
-    read_names(data)
+    try:
+        outline.parse(data)
+    except outline.ComponentError as error:
+        raise PieError("invalid-argument", str(error)) from None
     try:
         return bytes(c.Component(engine.stock, data).serialize())
     except wasmtime.WasmtimeError as error:

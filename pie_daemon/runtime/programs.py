@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,6 +27,10 @@ _COPY_BYTES = 1 << 20
 
 class Sandbox(Protocol):
     """What the store asks of the host: compile once, open many times."""
+
+    def check_imports(self, names: Iterable[str]) -> None:
+        """Quick; PieError naming the unknown ones."""
+        ...
 
     def compile(self, wasm: Path, digest: str) -> None:
         """Blocks; PieError when the component is invalid or asks for unknown imports."""
@@ -104,7 +108,7 @@ class ProgramStore:
         digest, stored, size_bytes = self._copy(path)
         shown = name or path.stem
         try:
-            manifest = _manifest(stored, manifest_override)
+            manifest = self._read(stored, manifest_override)
             shown = name or manifest.inferlet.name or path.stem
             self.progress(namespace, shown, "compiling")
             self._sandbox.compile(stored, digest)
@@ -148,6 +152,18 @@ class ProgramStore:
             raise
         _sync_directory(self._objects)
         return digest, stored, size_bytes
+
+    def _read(self, stored: Path, override: bytes | None) -> Manifest:
+        """Everything that can be known without compiling."""
+        try:
+            outline = read_component(stored)
+            manifest = parse_manifest(outline.manifest if override is None else override)
+        except (ComponentError, ManifestError) as error:
+            raise PieError("invalid-argument", str(error)) from None
+        if "run" not in outline.exports:
+            raise PieError("invalid-argument", "it does not export `run`, the function Pie calls")
+        self._sandbox.check_imports(outline.imports)
+        return manifest
 
     def _check_size(self, path: Path, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:
@@ -241,18 +257,6 @@ class ProgramStore:
             ]
             shown += [_draining(old) for old in self._retired]
         return sorted(shown, key=lambda info: (info.namespace, info.name, info.state))
-
-
-def _manifest(stored: Path, override: bytes | None) -> Manifest:
-    try:
-        outline = read_component(stored)
-        text = outline.manifest if override is None else override
-        manifest = parse_manifest(text)
-    except (ComponentError, ManifestError) as error:
-        raise PieError("invalid-argument", str(error)) from None
-    if "run" not in outline.exports:
-        raise PieError("invalid-argument", "it does not export `run`, the function Pie calls")
-    return manifest
 
 
 def _info(namespace: str, name: str, entry: _Entry) -> ProgramInfo:

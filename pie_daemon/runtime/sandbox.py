@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pie_daemon.errors import PieError
 from pie_daemon.host import engine as host_engine
-from pie_daemon.host.abi import Linker, build_linker
+from pie_daemon.host.abi import Linker, build_linker, unknown_imports
 from pie_daemon.host.compile import compile_in_child
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces import INTERFACES
@@ -17,6 +19,7 @@ from pie_daemon.host.run import Outcome, run_component
 from pie_daemon.host.wasi import INTERFACES as WASI_INTERFACES
 
 _MAX_LOADED = 64
+_INTERFACES = (*INTERFACES, *WASI_INTERFACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,28 @@ class Sandbox:
         """
         target = self._cached(digest)
         with self._compiling:
-            if not target.exists():
-                compile_in_child(wasm, target, self._timeout_s)
+            if target.exists() and self._loads(digest):
+                return
+            compile_in_child(wasm, target, self._timeout_s)
         self.load(digest)
+
+    def _loads(self, digest: str) -> bool:
+        """False for what an interrupted or foreign writer left in the cache."""
+        try:
+            self.load(digest)
+        except PieError as error:
+            if error.code != "internal":
+                raise
+            return False
+        return True
+
+    def check_imports(self, names: Iterable[str]) -> None:
+        """PieError with the names of what no interface offers, before anything is compiled."""
+        if unknown := unknown_imports(names, _INTERFACES):
+            raise PieError(
+                "invalid-argument",
+                "the component imports what this host does not offer: " + ", ".join(unknown),
+            )
 
     def load(self, digest: str) -> Loaded:
         """The compiled component with its linker; quick once it was loaded before."""
@@ -55,7 +77,7 @@ class Sandbox:
             loaded = self._loaded.get(digest)
             if loaded is None:
                 component = host_engine.load_component(self.engine, self._cached(digest))
-                linker = build_linker(self.engine, [*INTERFACES, *WASI_INTERFACES], component)
+                linker = build_linker(self.engine, _INTERFACES, component)
                 loaded = self._loaded[digest] = Loaded(component, linker)
                 if len(self._loaded) > _MAX_LOADED:
                     self._loaded.popitem(last=False)

@@ -23,7 +23,7 @@ def test_an_overfull_inbox_refuses_the_sender_and_keeps_what_it_has() -> None:
     """The error names the limit; after a take there is room again."""
     inbox = Inbox(10, lambda: None)
     inbox.put_text("12345678")
-    with pytest.raises(PieError, match="limits.inbox_bytes=10") as refused:
+    with pytest.raises(PieError, match=r"limits\.inbox_bytes=10") as refused:
         inbox.put_text("123")
     assert "exhausted" == refused.value.code
 

@@ -6,11 +6,11 @@ import pytest
 from wasmtime import wat2wasm
 from wasmtime.component import Component
 
+from pie_bakery.component import parse
 from pie_daemon.errors import PieError
 from pie_daemon.host import wasi
 from pie_daemon.host.abi import Interface, build_linker, unknown_imports
 from pie_daemon.host.abi_versions import satisfies
-from pie_daemon.host.component_file import read_names
 from pie_daemon.host.engine import Engine, compile_component
 from support.guest_host import HOST, Sandbox, wat_sandbox
 from support.guests import GUEST, build_guest
@@ -96,7 +96,7 @@ def test_an_interface_of_types_needs_no_host() -> None:
 
 def test_names_are_read_without_compiling(sandbox: Sandbox) -> None:
     """The quick reader lists what the compiled component lists."""
-    names = read_names(build_guest(GUEST).read_bytes())
+    names = parse(build_guest(GUEST).read_bytes())
     stock = sandbox.engine.stock
     assert sorted(names.imports) == sorted(sandbox.component.type.imports(stock))
     assert "run" in names.exports
@@ -107,12 +107,12 @@ def test_names_are_read_without_compiling(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not a WebAssembly file"),
-        (b"#!/bin/sh\n", "not a WebAssembly file"),
-        (bytes(wat2wasm("(module)")), "core module"),
-        (b"\0asm\x99\0\x01\0", "unknown version"),
-        (bytes(wat2wasm(importing("pie:test/x@0.1.0")))[:-10], "truncated"),
-        (bytes(wat2wasm(importing("pie:test/x@0.1.0")))[:60], "truncated"),
+        (b"", "the file is empty"),
+        (b"#!/bin/sh\n", "not a WebAssembly component"),
+        (bytes(wat2wasm("(module)")), "core WebAssembly module"),
+        (b"\0asm\x99\0\x01\0", "not a WebAssembly component"),
+        (bytes(wat2wasm(importing("pie:test/x@0.1.0")))[:-10], "cut short"),
+        (bytes(wat2wasm(importing("pie:test/x@0.1.0")))[:60], "cut short"),
     ],
 )
 def test_what_is_no_component_is_refused_with_a_reason(data: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from pie_daemon.tasks import Tasks
 from pie_daemon.watcher.service import Watcher
 
 _log = structlog.get_logger()
+_LAST_BATCH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,12 @@ class Daemon:
         _log.info("model_ready", **msgspec.structs.asdict(backend.info))
 
     def _stop_models(self) -> None:
-        for model in self._models.values():
-            model.scheduler.stop()
+        # A scheduler waits for its batch; a worker that hangs is killed by `close` all the same.
+        stopping = [threading.Thread(target=m.scheduler.stop) for m in self._models.values()]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(_LAST_BATCH_S)
         for backend in self._backends:
             backend.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -48,13 +49,16 @@ def build(
 
     from pie_bakery.build import build as build_component
 
+    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"building {folder}")
+    started_s = time.monotonic()
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        progress.add_task(f"building {folder}")
         built = build_component(folder, out)
-        elapsed_s = progress.tasks[task].elapsed or 0.0
     size_mb = built.size_bytes / 1e6
-    typer.echo(f"{built.path}  {size_mb:.1f} MB  {elapsed_s:.1f} s")
+    typer.echo(f"{built.path}  {size_mb:.1f} MB  {time.monotonic() - started_s:.1f} s")
 
 
 @app.command()

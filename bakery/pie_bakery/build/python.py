@@ -64,7 +64,7 @@ def build(folder: Path) -> bytes:
         try:
             toolchain.componentize(paths, ENTRY, out, stage / "venv")
         except toolchain.BuildFailed as failure:
-            raise _explained(failure, folder) from None
+            raise explained(failure, folder) from None
         return out.read_bytes()
 
 
@@ -97,7 +97,7 @@ def _entry(folder: Path, imports: list[source.Import]) -> str:
     )
 
 
-def _explained(failure: toolchain.BuildFailed, folder: Path) -> BakeryError:
+def explained(failure: toolchain.BuildFailed, folder: Path) -> BakeryError:
     """Points at the author's own line: the marked one, else the deepest in the traceback."""
     marked = re.search(rf"{_MARKER}(.+?):(\d+): (.+)", failure.output)
     if marked is not None:

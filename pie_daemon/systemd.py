@@ -20,17 +20,3 @@ def notify(*assignments: str, environ: Mapping[str, str] | None = None) -> bool:
     except OSError:
         return False
     return True
-
-
-def ready(status: str) -> bool:
-    return notify("READY=1", f"STATUS={status}")
-
-
-def status(text: str, extend_s: float | None = None) -> bool:
-    """Shows `text` in `systemctl status`; `extend_s` asks for that much more time to start."""
-    extra = [] if extend_s is None else [f"EXTEND_TIMEOUT_USEC={int(extend_s * 1_000_000)}"]
-    return notify(f"STATUS={text}", *extra)
-
-
-def stopping() -> bool:
-    return notify("STOPPING=1")

@@ -41,14 +41,18 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             code = command(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader of our output has gone; the rest is of no interest to anybody.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             code = OK
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of the process
             code = report(error)
         sys.exit(code)
 
     return run
+
+
+def discard_output() -> None:
+    """The reader of our output has gone; what is still buffered must not fail at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: BaseException) -> int:

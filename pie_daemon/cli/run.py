@@ -87,7 +87,8 @@ async def _launch(client: AsyncClient, request: RunRequest, shown: Progress) -> 
         try:
             return await client.launch(request.target, request.input)
         except PieError as error:
-            if error.code != "not-found" or not await is_coming(client, request.target):
+            is_missing = error.code in ("not-found", "busy")
+            if not is_missing or not await is_coming(client, request.target):
                 raise
         shown.say(f"compiling {request.target}")
         await asyncio.sleep(_POLL_S)

@@ -1,0 +1,1 @@
+"""`pie doctor`: every failure that was ever met and mended has a check here."""

@@ -1,0 +1,91 @@
+"""Checks of the configuration, the models and the running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pie_client.errors import NotRunning, PieError
+from pie_client.sync import Client
+from pie_daemon import __version__
+from pie_daemon.cli.doctor import places
+from pie_daemon.cli.doctor.check import Result, ok, skip
+from pie_daemon.config import ConfigError, PieConfig, load
+
+_TIMEOUT_S = 3.0
+
+
+class Setup:
+    """The configuration, composed once for all checks that need it."""
+
+    def __init__(self, overrides: Sequence[str]) -> None:
+        self.config: PieConfig | None = None
+        self.error: ConfigError | None = None
+        try:
+            self.config = load(overrides).config
+        except ConfigError as error:
+            self.error = error
+
+    def configuration(self) -> Result:
+        if self.error is not None:
+            return Result(
+                "fail", str(self.error), "`pie serve` exits with 78", "correct what is named"
+            )
+        return ok("the configuration composes")
+
+    def models(self) -> Result:
+        from pie_backend.base import BackendError
+        from pie_backend.model_dir import resolve
+
+        if self.config is None:
+            return skip("the configuration is broken")
+        for name, model in self.config.models.items():
+            try:
+                resolve(model.path)
+            except BackendError as error:
+                fix = f"set models.{name}.path or model.path to a Hugging Face directory"
+                return Result("fail", f"model {name}: {error}", "`pie serve` will not start", fix)
+        found = ", ".join(f"{name} ({model.path})" for name, model in self.config.models.items())
+        return ok(f"models: {found}")
+
+    def watch_folder(self) -> Result:
+        if self.config is None or self.config.watcher.dir is None:
+            return skip("the configuration is broken")
+        return places.watch_folder(Path(self.config.watcher.dir))
+
+
+def daemon() -> Result:
+    """Reachable, and of the same version as this command."""
+    try:
+        with Client.connect(timeout_s=_TIMEOUT_S, name="pie doctor") as client:
+            server = client.server
+            rejected = [p for p in client.programs() if p.state == "rejected"]
+    except NotRunning:
+        if places.lock().data.get("held"):
+            return Result(
+                "fail",
+                "a daemon holds the lock, but nothing answers at its socket",
+                "it is starting, stopping, or stuck",
+                "wait a moment; then look at its log",
+            )
+        return skip("no daemon runs; `pie serve` starts one")
+    except PieError as error:
+        why = "this command and the daemon do not understand each other"
+        return Result(
+            "fail", f"the daemon answers with: {error.message}", why, "restart the daemon"
+        )
+    return _judge(server, [f"{p.name}: {p.reason}" for p in rejected])
+
+
+def _judge(server: str, rejected: list[str]) -> Result:
+    if __version__ not in server:
+        summary = f"the daemon is {server}, this command {__version__}"
+        return Result("warn", summary, "one of them is older", "restart the daemon")
+    if rejected:
+        return Result(
+            "warn",
+            f"{server} answers; rejected programs: {'; '.join(rejected)}",
+            "they cannot be run",
+            "correct the files, or remove them from the inferlet folder",
+        )
+    return ok(f"{server} answers")

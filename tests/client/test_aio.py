@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pie_client import AsyncClient, NotRunning, PieError, ProgramError
+from pie_client import AsyncClient, NotRunning, PieError, ProgramError, wire
 from pie_client.events import Finished, Message
+from pie_daemon.listener.config import ListenerConfig
+from support.fake_runtime import FakeInstance, until
 from support.listening import Listening, listening
 
 
@@ -81,3 +83,49 @@ async def test_no_daemon() -> None:
         await AsyncClient.connect("ipc:///tmp/nobody-here.sock")
     with pytest.raises(NotRunning, match="nothing listens"):
         await AsyncClient.connect("tcp://127.0.0.1:9")
+
+
+async def test_waiting_for_the_result_leaves_nothing_behind(
+    client: AsyncClient, daemon: Listening
+) -> None:
+    """Whoever only asks for the result has acknowledged everything, so nothing is kept for him."""
+    process = await client.launch("echo", 1)
+    assert await process.result() == 1
+    await client.ping()
+    assert daemon.supervisor.all[process.id].events.unacked_bytes == 0
+    assert daemon.supervisor.all[process.id].events.num_callbacks == 0
+    assert [event async for event in process.events()] == []
+
+
+def chatter(instance: FakeInstance) -> None:
+    """Says far more than the windows hold."""
+    for number in range(300):
+        instance.send(f"{number:5000}", limit_bytes=16 * 1024)
+    instance.finish(wire.Outcome(status="ok", result="300"))
+
+
+async def test_asking_for_the_result_while_iterating_does_not_deadlock() -> None:
+    """Inside a loop over its events, the result of a talkative program can be awaited."""
+    config = ListenerConfig(event_window_bytes=16 * 1024)
+    async with listening(config, chatter=chatter) as daemon:
+        async with await AsyncClient.connect(daemon.ipc) as client:
+            process = await client.launch("chatter")
+            seen: list[int] = []
+            async for event in process.events():
+                if isinstance(event, Message):
+                    seen.append(event.json())
+                    assert await process.result() == 300
+            assert seen == list(range(300))
+
+
+async def test_a_flood_that_nobody_reads_is_bounded() -> None:
+    """Events that are not taken stay with the daemon: the client's memory is one window."""
+    config = ListenerConfig(event_window_bytes=16 * 1024)
+    async with listening(config, chatter=chatter) as daemon:
+        async with await AsyncClient.connect(daemon.ipc) as client:
+            process = await client.launch("chatter")
+            instance = daemon.supervisor.all[process.id]
+            await until(lambda: instance.events.unacked_bytes >= 16 * 1024)
+            await client.ping()
+            assert process.received <= 6
+            assert await process.result() == 300

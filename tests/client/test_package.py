@@ -33,6 +33,13 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_zeromq_is_loaded_by_connecting() -> None:
+    """The client classes can be imported without loading ZeroMQ."""
+    code = "import sys, pie_client.sync; print('zmq' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_every_name_resolves() -> None:
     """Everything that the package offers can be had; anything else is an AttributeError."""
     for name in pie_client.__all__:

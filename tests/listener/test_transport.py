@@ -90,6 +90,7 @@ async def test_everybody_else_is_denied(ipc: Transport, address: str) -> None:
 
 CLIENT = """
 import os, sys, asyncio
+import pie_client.link
 from pie_client import AsyncClient, PieError
 os.setgid(65534); os.setuid(65534)
 async def main():

@@ -12,7 +12,9 @@ Importing this package is cheap: what is named here is loaded when it is first u
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+# Type checkers know this name; `typing` itself would be most of what importing this costs.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from pie_client.aio import AsyncClient

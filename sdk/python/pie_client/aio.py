@@ -8,16 +8,18 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from pie_client import wire
-from pie_client.errors import NotRunning, PieError, VersionMismatch
-from pie_client.link import Link, LinkLost
+from pie_client.errors import LinkLost, NotRunning, PieError, VersionMismatch
 from pie_client.paths import default_endpoint
 from pie_client.process import AsyncProcess
 from pie_client.upload import Source, open_source, send_chunks
+
+if TYPE_CHECKING:
+    from pie_client.link import Link
 
 _R = TypeVar("_R", bound=wire.Reply)
 Progress = Callable[[int, int], None]
@@ -235,11 +237,11 @@ class AsyncClient:
             )
             await self._upload(begin, opened, None)
 
-    def consumed(self, process: AsyncProcess, *, at_once: bool) -> bool:
+    def acknowledge(self, process: AsyncProcess, upto: int, *, at_once: bool) -> bool:
         """Notes what to acknowledge; True when it was sent now."""
-        if self._processes.get(process.id) is not process:
+        if not self.follows(process):
             return False
-        self._unacked[process.id] = process.last_seq
+        self._unacked[process.id] = upto
         if at_once and self.flush_acks():
             return True
         self._schedule_acks()
@@ -259,7 +261,7 @@ class AsyncClient:
                 return False
             del self._unacked[instance]
             process = self._processes.get(instance)
-            if process is not None and process.finished and not process.pending:
+            if process is not None and process.settled:
                 self.forget(process)
         return True
 
@@ -294,6 +296,9 @@ class AsyncClient:
 
     async def _establish(self, patience_s: float) -> None:
         """A link with a hello answered; tried again while nobody is there and patience lasts."""
+        # ZeroMQ is loaded when it is needed: a command that only shows its help does not.
+        from pie_client.link import Link
+
         deadline_s = time.monotonic() + patience_s
         backoff_s = _FIRST_BACKOFF_S
         while True:

@@ -36,3 +36,7 @@ class ProgramError(PieError):
     def __init__(self, status: str, code: str, message: str) -> None:
         super().__init__(code, message)
         self.status = status
+
+
+class LinkLost(Exception):
+    """The connection ended before the answer; inside this package only."""

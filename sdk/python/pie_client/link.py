@@ -13,7 +13,7 @@ import zmq.asyncio
 
 from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_reply, encode
-from pie_client.errors import NotRunning, PieError, VersionMismatch
+from pie_client.errors import LinkLost, NotRunning, PieError, VersionMismatch
 
 _R = TypeVar("_R", bound=wire.Reply)
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -29,10 +29,6 @@ _REASONS: Final = {
     zmq.EVENT_DISCONNECTED: "it closed the connection",
     zmq.EVENT_CLOSED: "nothing listens there",
 }
-
-
-class LinkLost(Exception):
-    """The connection ended before the answer."""
 
 
 class Link:

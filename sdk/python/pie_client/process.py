@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +37,7 @@ class AsyncProcess:
         self._client = client
         self._received = after
         self._consumed = after
+        self._acked = after
         self._unacked_bytes = 0
         # (number, bytes, event): here, and handed out without being consumed yet.
         self._buffer: deque[tuple[int, int, Event]] = deque()
@@ -44,7 +45,8 @@ class AsyncProcess:
         self._partial = bytearray()
         self._outcome: wire.Outcome | None = None
         self._failure: PieError | None = None
-        self._num_iterators = 0
+        # Who iterates; a set, since the threads of the sync client change it, too.
+        self.iterators: set[object] = set()
         self._waiters: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
@@ -71,9 +73,14 @@ class AsyncProcess:
 
     async def events(self) -> AsyncIterator[Event]:
         """Everything the program says, until it has finished; may be left and taken up again."""
-        with self._iterating():
+        iterator = object()
+        self.iterators.add(iterator)
+        try:
             while await self._has_event():
                 yield self._take()
+        finally:
+            self.iterators.discard(iterator)
+            self._wake()
 
     async def next_batch(self, consumed: int) -> list[tuple[int, Event]]:
         """All events that are here with their numbers, at least one; empty after the last one.
@@ -81,24 +88,29 @@ class AsyncProcess:
         They count as consumed only when a later call says so: `consumed` is the last one that was.
         """
         self._consume(consumed)
-        with self._iterating():
-            if not await self._has_event():
-                return []
+        if not await self._has_event():
+            return []
         batch = [(seq, event) for seq, _, event in self._buffer]
         self._handed_out.extend((seq, num_bytes) for seq, num_bytes, _ in self._buffer)
         self._buffer.clear()
         return batch
 
     async def outcome(self) -> wire.Outcome:
-        """How it ended. Events that nobody iterates over are discarded meanwhile."""
-        while self._outcome is None:
+        """How it ended. Events are discarded while nobody iterates over them."""
+        while True:
+            if not self.iterators:
+                self._handed_out.extend((seq, num_bytes) for seq, num_bytes, _ in self._buffer)
+                self._buffer.clear()
+                self._consume(self._received)
+            elif self._received > self._acked:
+                # Whoever iterates may be waiting for this very call: what he has not read yet
+                # waits here, and must not hold up the program.
+                self._acknowledge(self._received, at_once=True)
+            if self._outcome is not None:
+                return self._outcome
             if self._failure is not None:
                 raise self._failure
-            if self._num_iterators == 0 and self._buffer:
-                self._take()
-            else:
-                await self._changed()
-        return self._outcome
+            await self._changed()
 
     async def result(self) -> Any:
         """The program's result, parsed where it is JSON; ProgramError when it has none."""
@@ -139,9 +151,9 @@ class AsyncProcess:
         return self._received
 
     @property
-    def pending(self) -> bool:
-        """Events are here that nobody has taken."""
-        return bool(self._buffer or self._handed_out)
+    def settled(self) -> bool:
+        """It has ended, and the daemon knows that all of it has arrived."""
+        return self.finished and self._acked >= self._received
 
     def on_attached(self, reply: wire.Attached) -> None:
         """An instance whose last events were acknowledged by somebody sends no outcome again."""
@@ -176,15 +188,6 @@ class AsyncProcess:
 
     # --- inside -------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _iterating(self) -> Iterator[None]:
-        self._num_iterators += 1
-        try:
-            yield
-        finally:
-            self._num_iterators -= 1
-            self._wake()
-
     def _push(self, seq: int, num_bytes: int, event: Event) -> None:
         self._received = seq
         self._buffer.append((seq, num_bytes, event))
@@ -212,11 +215,14 @@ class AsyncProcess:
         while self._handed_out and self._handed_out[0][0] <= upto:
             self._consumed, num_bytes = self._handed_out.popleft()
             self._unacked_bytes += num_bytes
-        if not self._unacked_bytes:
-            return
-        is_last = self._outcome is not None and not self.pending
-        at_once = is_last or self._unacked_bytes >= self._client.ack_bytes
-        if self._client.consumed(self, at_once=at_once):
+        if self._consumed > self._acked:
+            is_last = self._outcome is not None and self._consumed == self._received
+            enough = self._unacked_bytes >= self._client.ack_bytes
+            self._acknowledge(self._consumed, at_once=is_last or enough)
+
+    def _acknowledge(self, upto: int, at_once: bool) -> None:
+        self._acked = upto
+        if self._client.acknowledge(self, upto, at_once=at_once):
             self._unacked_bytes = 0
 
     async def _changed(self) -> None:

@@ -94,16 +94,22 @@ class Process:
 
     def events(self) -> Iterator[Event]:
         """Everything the program says, until it has finished; may be left and taken up again."""
-        while True:
-            if not self._ready:
-                self._ready.extend(self._portal.run(self._process.next_batch(self._last_seq)))
-            if not self._ready:
-                return
-            self._last_seq, event = self._ready.popleft()
-            yield event
+        iterator = object()
+        self._process.iterators.add(iterator)
+        try:
+            while True:
+                if not self._ready:
+                    batch = self._portal.run(self._process.next_batch(self._last_seq))
+                    self._ready.extend(batch)
+                if not self._ready:
+                    return
+                self._last_seq, event = self._ready.popleft()
+                yield event
+        finally:
+            self._process.iterators.discard(iterator)
 
     def outcome(self) -> wire.Outcome:
-        """How it ended. Events that nobody has iterated over before are discarded."""
+        """How it ended. Events are discarded while nobody iterates over them."""
         return self._portal.run(self._process.outcome())
 
     def result(self) -> Any:

@@ -69,15 +69,14 @@ def build(folder: Path) -> bytes:
 
 
 def _staged(stage: Path, folder: Path, imports: list[source.Import]) -> list[Path]:
-    """Lays out what the guest imports from: the entry, the author's folder, the SDK, vendor."""
-    entry, sdk = stage / "entry", stage / "sdk"
-    entry.mkdir()
-    (stage / "venv/lib/python3/site-packages").mkdir(parents=True)
-    (entry / f"{ENTRY}.py").write_text(_entry(folder, imports))
+    """Lays out what the guest imports from: entry and SDK, the author's folder, vendor."""
+    first = stage / "first"
     ignore = shutil.ignore_patterns("wit", "__pycache__", "py.typed")
-    shutil.copytree(toolchain.sdk_folder(), sdk / "inferlet", ignore=ignore)
+    shutil.copytree(toolchain.sdk_folder(), first / "inferlet", ignore=ignore)
+    (first / f"{ENTRY}.py").write_text(_entry(folder, imports))
+    (stage / "venv/lib/python3/site-packages").mkdir(parents=True)
     vendor = folder / source.VENDOR
-    return [entry, folder, sdk, *([vendor] if vendor.is_dir() else [])]
+    return [first, folder, *([vendor] if vendor.is_dir() else [])]
 
 
 def _entry(folder: Path, imports: list[source.Import]) -> str:

@@ -13,7 +13,7 @@ from pie_bakery.errors import AuthorError
 
 MAIN = "main.py"
 VENDOR = "vendor"
-_PROVIDED = frozenset({"inferlet"})
+_PROVIDED = frozenset({"inferlet", "wit_world", "componentize_py_types"})
 _TOLERANT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from json.encoder import encode_basestring
 from typing import Any
-
-
-def dumps(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: escaped, it survives
-        return json.dumps(value, separators=(",", ":"), default=_plain)
-    return text
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)
+_ASCII = json.JSONEncoder(separators=(",", ":"), default=_plain)
+
+
+def dumps(value: Any) -> str:
+    text = _COMPACT.encode(value)
+    return text if _is_utf8(text) else _ASCII.encode(value)
+
+
+def dumps_event(type: str, fields: dict[str, Any]) -> str:
+    """`dumps` of one object, several times faster for the short texts of a stream."""
+    text = f'{{"type":{encode_basestring(type)}'
+    for key, value in fields.items():
+        inner = encode_basestring(value) if isinstance(value, str) else dumps(value)
+        text += f",{encode_basestring(key)}:{inner}"
+    text += "}"
+    return text if _is_utf8(text) else dumps({"type": type, **fields})
+
+
+def _is_utf8(text: str) -> bool:
+    """Not when it holds half of a surrogate pair, which JSON can only carry escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

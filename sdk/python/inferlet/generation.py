@@ -52,8 +52,8 @@ class Generation:
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-        self.text = ""
         self.tokens: list[int] = []
+        self._texts: list[str] = []
 
     def __iter__(self) -> Iterator[Chunk]:
         while (chunk := self.next()) is not None:
@@ -64,7 +64,7 @@ class Generation:
         raw = _host.call(self.handle.next)
         if raw is None:
             return None
-        self.text += raw.text
+        self._texts.append(raw.text)
         self.tokens += raw.tokens
         return Chunk(raw.tokens, raw.text)
 
@@ -73,6 +73,12 @@ class Generation:
         while self.next() is not None:
             pass
         return self
+
+    @property
+    def text(self) -> str:
+        """Everything taken so far."""
+        self._texts = ["".join(self._texts)]
+        return self._texts[0]
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -25,7 +25,7 @@ def send(message: str) -> None:
 
 def send_event(type: str, **fields: Any) -> None:
     """Sends `{"type": type, ...fields}` as JSON, the form that chat clients understand."""
-    send(_json.dumps({"type": type, **fields}))
+    send(_json.dumps_event(type, fields))
 
 
 def send_bytes(name: str, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -253,11 +254,10 @@ class Commands:
             raise PieError("closed", "the daemon is stopping and takes nothing new")
 
     def _cancel(self, instance_id: str) -> None:
-        _log.info("cancelling an instance whose client is gone", instance=instance_id)
-        try:
-            self._services.supervisor.terminate(instance_id, "its client is gone")
-        except PieError as error:
-            _log.debug("it had ended by itself", instance=instance_id, error=str(error))
+        with contextlib.suppress(PieError):  # not-found: it ended long ago
+            if not self._services.supervisor.get(instance_id).done:
+                _log.info("cancelling an instance whose client is gone", instance=instance_id)
+                self._services.supervisor.terminate(instance_id, "its client is gone")
 
 
 def _convert(value: Any, type_: type[_T]) -> _T:

@@ -88,6 +88,8 @@ class Daemon:
         # 5. Clients; what users had uploaded comes back meanwhile, like what lies in the folder.
         await self._start_listener()
         self._tasks.spawn(asyncio.to_thread(self._programs.restore), "restore uploads")
+        if (interval_s := self.config.metrics.log_interval_s) is not None:
+            self._tasks.spawn(self._log_load(interval_s), "log load")
         systemd.notify("READY=1", "STATUS=serving")
         _log.info("ready", models=list(self._models), folder=self.config.watcher.dir)
 
@@ -117,6 +119,14 @@ class Daemon:
         # 5. The lock last: from here another daemon may start.
         if self._lock is not None:
             self._lock.release()
+
+    async def _log_load(self, interval_s: float) -> None:
+        assert self._supervisor is not None
+        while True:
+            await asyncio.sleep(interval_s)
+            running = [i for i in self._supervisor.instances() if i.state == "running"]
+            stats = {name: model.scheduler.stats() for name, model in self._models.items()}
+            _log.info("load", instances=len(running), models=msgspec.to_builtins(stats))
 
     def _load(self, config: BackendConfig) -> None:
         _log.info("loading_model", model=config.name, path=config.path, kind=config.kind)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
+from pie_backend.base import BackendError
 from pie_client.errors import NotRunning, VersionMismatch
 from pie_client.errors import PieError as Refused
 from pie_daemon.errors import PieError
@@ -73,6 +74,8 @@ def explain(error: BaseException) -> tuple[int, str]:
             return INTERRUPTED, "interrupted"
         case UsageError():
             return USAGE, str(error)
+        case BackendError():
+            return NO_DAEMON, f"the model cannot be loaded: {error}"
         case NotRunning():
             return NO_DAEMON, f"{error.message}; start one with `pie serve`"
         case VersionMismatch():

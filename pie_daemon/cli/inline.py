@@ -26,8 +26,8 @@ _DRAIN_S = 0.5
 async def inline_client(name: str | None, overrides: Sequence[str]) -> AsyncIterator[AsyncClient]:
     """Boots, connects, and stops again. Only the named program of the inferlet folder is there.
 
-    Compiled programs are kept where the real daemon keeps them; sockets and everything else of
-    this one vanish with it.
+    Compiled code is kept where the real daemon keeps it; everything else of this one vanishes
+    with it.
     """
     config = load(overrides).config
     with tempfile.TemporaryDirectory(prefix="pie-") as scratch:
@@ -45,12 +45,21 @@ async def _daemon(config: PieConfig, scratch: Path) -> AsyncIterator[str]:
     from pie_daemon.daemon import Daemon, Paths
 
     log.configure(config.logging)
-    daemon = Daemon(config, Paths(state=paths.state_dir(), runtime=scratch))
+    daemon = Daemon(config, Paths(state=_state(scratch), runtime=scratch))
     try:
         await daemon.start()
         yield daemon.endpoints[0]
     finally:
         await daemon.stop()
+
+
+def _state(scratch: Path) -> Path:
+    """A state folder of its own, with the cache of the real one: compiling takes seconds."""
+    cache, state = paths.state_dir() / "compiled", scratch / "state"
+    cache.mkdir(parents=True, exist_ok=True)
+    state.mkdir()
+    (state / "compiled").symlink_to(cache)
+    return state
 
 
 def _cut_down(config: PieConfig, folder: Path) -> PieConfig:

@@ -236,6 +236,15 @@ def test_broken_pipe_is_no_failure(pie: Command, monkeypatch: pytest.MonkeyPatch
     assert (0, "") == (answer.code, answer.err)
 
 
+def test_missing_model_is_exit_69(pie: Command, tmp_path: Path) -> None:
+    """A run that has to boot a daemon, and cannot, says what is missing."""
+    (tmp_path / "a.wasm").write_bytes(b"good")
+    answer = pie("run", str(tmp_path / "a.wasm"), "--set", f"model.path={tmp_path}/none")
+
+    assert 69 == answer.code
+    assert f"{tmp_path}/none" in answer.err
+
+
 def test_interrupt_is_exit_130(pie: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C is no failure of the program and no bug."""
 

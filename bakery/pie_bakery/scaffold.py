@@ -48,7 +48,7 @@ An inferlet: a program that runs beside the model in [Pie](https://pypi.org/proj
 ```sh
 bakery build .                                    # makes {name}.wasm
 pie run ./{name}.wasm -- --question "What is Pie?"
-cp {name}.wasm ~/.config/pie/inferlets/           # deploys it to a running daemon
+cp {name}.wasm ~/.local/state/pie/inferlets/      # deploys it to a running daemon
 ```
 
 `main.py` holds the program, `pie.toml` its name and what it asks for.

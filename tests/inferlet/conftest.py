@@ -22,10 +22,11 @@ def pie(monkeypatch: pytest.MonkeyPatch) -> FakePie:
 
 @pytest.fixture
 def shipped() -> Callable[[str], ModuleType]:
-    """Loads the `main.py` of a shipped inferlet."""
+    """Loads the `main.py` of a shipped inferlet, or of an example of the documentation."""
 
     def load(name: str) -> ModuleType:
-        path = REPOSITORY / "sdk/inferlets" / name / "main.py"
+        folders = [REPOSITORY / root / name for root in ("sdk/inferlets", "docs/examples")]
+        path = next(folder / "main.py" for folder in folders if folder.is_dir())
         spec = importlib.util.spec_from_file_location(f"shipped_{name.replace('-', '_')}", path)
         assert spec is not None
         assert spec.loader is not None

@@ -57,6 +57,7 @@ class FakePie:
                 generate=lambda context, options, *_: Generation(pie, context, options)
             ),
             "session": SimpleNamespace(send=self.sent.append, receive=self._receive),
+            "events": SimpleNamespace(wait_any=lambda items, timeout_ms: list(range(len(items)))),
             "runtime": SimpleNamespace(log=lambda *line: self.logged.append(line)),
         }
 
@@ -103,6 +104,9 @@ class Context(Resource):
     def truncate(self, length: int) -> None:
         del self.held[length:]
 
+    def flush(self) -> None:
+        self.computed = len(self.held)
+
     def fork(self) -> Context:
         return Context(self.pie, list(self.held))
 
@@ -132,3 +136,6 @@ class Generation(Resource):
 
     def cancel(self) -> None:
         self._cancelled = True
+
+    def subscribe(self) -> object:
+        return object()

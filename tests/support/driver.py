@@ -1,0 +1,80 @@
+"""Drives a backend the way a scheduler would, with page tables as awkward as a test wants."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from pie_backend.base import Backend
+from pie_backend.batch import Batch, Row, Sampling
+
+GREEDY = Sampling()
+
+
+@dataclass
+class Sequence:
+    """One context: its tokens, how many are computed, and its pages."""
+
+    tokens: list[int]
+    pages: list[int]
+    wanted: int
+    sampling: Sampling = GREEDY
+    computed: int = 0
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.generated) == self.wanted
+
+    def next_row(self, chunk: int | None) -> Row:
+        """The next chunk of what is not computed; it samples when it reaches the last token."""
+        end = min(len(self.tokens), self.computed + (chunk or len(self.tokens)))
+        samples = end == len(self.tokens)
+        return Row(
+            tokens=self.tokens[self.computed : end],
+            start=self.computed,
+            pages=self.pages,
+            sampling=self.sampling if samples else None,
+            draw=len(self.generated),
+        )
+
+    def take(self, row: Row, token: int | None) -> None:
+        self.computed = row.start + len(row.tokens)
+        assert (token is None) == (row.sampling is None)
+        if token is not None:
+            self.tokens.append(token)
+            self.generated.append(token)
+
+
+class Driver:
+    """Hands out pages in random order and steps any set of sequences."""
+
+    def __init__(self, backend: Backend, seed: int = 0) -> None:
+        self.backend = backend
+        self.random = random.Random(seed)
+        self.free = list(range(backend.info.num_pages))
+        self.random.shuffle(self.free)
+        self.step_number = 0
+
+    def add(self, prompt: list[int], wanted: int = 64, sampling: Sampling = GREEDY) -> Sequence:
+        num_pages = -(-(len(prompt) + wanted) // self.backend.info.page_size)
+        pages = [self.free.pop() for _ in range(num_pages)]
+        return Sequence(list(prompt), pages, wanted, sampling)
+
+    def release(self, sequence: Sequence) -> None:
+        self.free += sequence.pages
+
+    def step(self, sequences: list[Sequence], chunk: int | None = None) -> None:
+        self.step_number += 1
+        rows = [sequence.next_row(chunk) for sequence in sequences]
+        result = self.backend.execute(Batch(self.step_number, rows))
+        assert result.step == self.step_number
+        for sequence, row, token in zip(sequences, rows, result.tokens, strict=True):
+            sequence.take(row, token)
+
+    def run(self, sequences: list[Sequence], chunk: int | None = None) -> list[list[int]]:
+        """All of them together until each has what it wanted; their order changes every step."""
+        while live := [sequence for sequence in sequences if not sequence.is_done]:
+            self.random.shuffle(live)
+            self.step(live, chunk)
+        return [sequence.generated for sequence in sequences]

@@ -165,13 +165,20 @@ class Daemon:
 
     async def _start_listener(self) -> None:
         assert self._supervisor is not None
-        services = Services(self._supervisor, self._programs, _budgets, self._detail)
+        services = Services(
+            supervisor=self._supervisor,
+            programs=self._programs,
+            make_budgets=_budgets,
+            max_program_bytes=lambda: self.config.limits.upload_bytes,
+            detail=self._detail,
+        )
         self._server = Server(
             self.config.listener,
             services,
             self.paths.runtime,
             self.paths.state / "uploads",
             self._lock,
+            self.config.auth,
         )
         await self._server.start()
 

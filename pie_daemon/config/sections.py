@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from pie_daemon.listener.config import ListenerConfig
+from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.log import LoggingConfig
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -130,5 +130,6 @@ class PieConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     listener: ListenerConfig = ListenerConfig()
     watcher: WatcherConfig = WatcherConfig()
     limits: LimitsConfig = LimitsConfig()
+    auth: AuthConfig = AuthConfig()
     logging: LoggingConfig = LoggingConfig()
     metrics: MetricsConfig = MetricsConfig()

@@ -127,7 +127,10 @@ class Commands:
         self._refuse_when_draining()
         if request.instance is not None:
             self._instance(session, request.instance)
-        return await self.uploads.begin(session.peer.username, request, self.config)
+        limit_bytes = (
+            self.config.max_blob_bytes if request.instance else self._services.max_program_bytes()
+        )
+        return await self.uploads.begin(session.peer.username, request, self.config, limit_bytes)
 
     async def upload_chunk(
         self, session: Session, request: wire.UploadChunk

@@ -54,15 +54,6 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         int,
         Meta(ge=1, le=64, extra=_LIVE, description="Chunks a client may have unanswered."),
     ] = 8
-    max_program_bytes: Annotated[
-        int,
-        Meta(
-            ge=1,
-            extra=_LIVE,
-            description="Largest uploaded program, bytes. A component with CPython inside takes "
-            "18 MB.",
-        ),
-    ] = 256 * 1024 * 1024
     max_blob_bytes: Annotated[
         int,
         Meta(
@@ -142,3 +133,17 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "client is dropped.",
         ),
     ] = 16 * 1024 * 1024
+
+
+class AuthConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who may use the daemon through its ipc endpoints. The kernel tells who connects."""
+
+    allow_users: Annotated[
+        tuple[str, ...],
+        Meta(
+            extra=_RESTART,
+            description="Local users, by name or uid, who may launch programs beside root and "
+            "the daemon's own user; they see their own programs only. Not empty: the socket and "
+            "its directory can be reached by every local user, and everybody else is refused.",
+        ),
+    ] = ()

@@ -72,5 +72,7 @@ class Services:
     programs: ProgramStore
     make_budgets: Callable[[Budgets], Any]
     """Wire budgets to those of the runtime."""
+    max_program_bytes: Callable[[], int]
+    """The largest program that may be uploaded, as configured right now."""
     detail: Callable[[], Mapping[str, Any]]
     """What `status` tells beyond the listener's own numbers; plain data."""

@@ -13,7 +13,7 @@ from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_request, encode, unsupported_version
 from pie_daemon.errors import PieError
 from pie_daemon.listener.commands import Commands, Handler
-from pie_daemon.listener.config import ListenerConfig
+from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.listener.lock import DaemonLock, acquire
 from pie_daemon.listener.seams import Services
 from pie_daemon.listener.session import Session
@@ -42,9 +42,11 @@ class Server:
         runtime_dir: Path,
         uploads_dir: Path,
         lock: DaemonLock | None = None,
+        auth: AuthConfig | None = None,
     ) -> None:
         """`lock`: taken earlier by the caller, who then releases it; else `start` takes it."""
         self.config = config
+        self._auth = auth
         self._runtime_dir = runtime_dir
         self._uploads_dir = uploads_dir
         self._services = services
@@ -127,7 +129,7 @@ class Server:
         self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         endpoints = self.config.endpoints or (f"ipc://{self._runtime_dir}/pie.sock",)
         for endpoint in endpoints:
-            self._transports.append(Transport(self._context, endpoint, self.config))
+            self._transports.append(Transport(self._context, endpoint, self.config, self._auth))
         if self.config.insecure:
             _log.warning("clients are not authenticated and nothing is encrypted over tcp")
 

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import pwd
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,7 @@ import zmq
 import zmq.asyncio
 
 from pie_daemon.errors import PieError
-from pie_daemon.listener.config import ListenerConfig
+from pie_daemon.listener.config import AuthConfig, ListenerConfig
 
 # sockaddr_un has 108 bytes with the terminating zero.
 MAX_IPC_PATH_BYTES = 107
@@ -54,7 +55,14 @@ class Received:
 class Transport:
     """A bound ROUTER. Only the loop's thread may touch it."""
 
-    def __init__(self, context: zmq.asyncio.Context, endpoint: str, config: ListenerConfig) -> None:
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        endpoint: str,
+        config: ListenerConfig,
+        auth: AuthConfig | None = None,
+    ) -> None:
+        self._guests = _uids((auth or AuthConfig()).allow_users)
         check_endpoint(endpoint, insecure=config.insecure)
         self._is_ipc = endpoint.startswith("ipc://")
         self._socket = context.socket(zmq.ROUTER)
@@ -67,6 +75,8 @@ class Transport:
             self._socket.close(0)
             raise PieError("busy", f"cannot listen on {endpoint}: {error.strerror}") from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        if self._is_ipc and self._guests:
+            _open_to_all(Path(endpoint.removeprefix("ipc://")))
 
     async def receive(self) -> Received:
         frames = await self._socket.recv_multipart(copy=False)
@@ -98,14 +108,38 @@ class Transport:
         if match is None:
             raise PieError("denied", "the system does not tell who connects; access refused")
         uid = int(match[1])
-        if uid not in (0, os.geteuid()):
+        is_operator = uid in (0, os.geteuid())
+        if not is_operator and uid not in self._guests:
             raise PieError(
-                "denied", f"uid {uid} may not use the daemon of uid {os.geteuid()}; run your own"
+                "denied",
+                f"uid {uid} may not use the daemon of uid {os.geteuid()}; run your own, or have "
+                "its operator add you to auth.allow_users",
             )
-        return Peer(address, _username(uid), operator=True)
+        return Peer(address, _username(uid), operator=is_operator)
 
     def close(self, linger_ms: int) -> None:
         self._socket.close(linger_ms)
+
+
+def _uids(users: Iterable[str]) -> frozenset[int]:
+    return frozenset(_uid(user) for user in users)
+
+
+def _uid(user: str) -> int:
+    if user.isdigit():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise PieError(
+            "invalid-argument", f"auth.allow_users names {user!r}, who is no user of this system"
+        ) from None
+
+
+def _open_to_all(socket_path: Path) -> None:
+    """Everybody may connect; `identify` decides about every single message."""
+    socket_path.parent.chmod(socket_path.parent.stat().st_mode | 0o011)
+    socket_path.chmod(0o666)
 
 
 def check_endpoint(endpoint: str, *, insecure: bool) -> None:

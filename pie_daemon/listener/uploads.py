@@ -53,10 +53,10 @@ class Uploads:
         return len(self._by_id)
 
     async def begin(
-        self, username: str, request: UploadBegin, config: ListenerConfig
+        self, username: str, request: UploadBegin, config: ListenerConfig, limit_bytes: int
     ) -> UploadReady:
         """A new upload, or the rest of one that stopped; the latest begin takes over."""
-        _check_request(request, config)
+        _check_request(request, limit_bytes)
         owner = hashlib.sha256(username.encode()).hexdigest()[:16]
         path = self._directory / f"{owner}-{request.sha256}.part"
         for other in [upload for upload in self._by_id.values() if upload.path == path]:
@@ -152,8 +152,7 @@ class Uploads:
             raise PieError("exhausted", f"cannot store the upload: {error.strerror}") from error
 
 
-def _check_request(request: UploadBegin, config: ListenerConfig) -> None:
-    limit_bytes = config.max_blob_bytes if request.instance else config.max_program_bytes
+def _check_request(request: UploadBegin, limit_bytes: int) -> None:
     if request.size > limit_bytes:
         raise PieError("quota", f"{request.size} bytes are over the limit of {limit_bytes}")
     if request.stem is not None and not _STEM.fullmatch(request.stem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import pytest
 import zmq.asyncio
 
 from pie_daemon.errors import PieError
-from pie_daemon.listener.config import ListenerConfig
+from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.listener.transport import Transport, check_endpoint
 from support.listening import listening
 
@@ -55,12 +56,39 @@ def test_insecure_allows_every_address() -> None:
     check_endpoint("tcp://*:5555", insecure=True)
 
 
+NOBODY = pwd.getpwnam("nobody").pw_uid
+
+
 @pytest.fixture
 def ipc() -> Iterator[Transport]:
     with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.asyncio.Context() as context:
         transport = Transport(context, f"ipc://{directory}/s", ListenerConfig())
         yield transport
         transport.close(0)
+
+
+async def test_allowed_users_may_connect_and_are_no_operators() -> None:
+    """By name or uid; the socket opens for them, everybody else is refused by identity."""
+    auth = AuthConfig(allow_users=("nobody", "12345"))
+    with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.asyncio.Context() as context:
+        endpoint = f"ipc://{directory}/s"
+        transport = Transport(context, endpoint, ListenerConfig(), auth)
+        try:
+            assert not transport.identify("localhost:12345:5:99").operator
+            assert transport.identify(f"localhost:{NOBODY}:5:99").username == "nobody"
+            with pytest.raises(PieError, match="allow_users"):
+                transport.identify("localhost:54321:5:99")
+            assert (Path(directory) / "s").stat().st_mode & 0o777 == 0o666
+        finally:
+            transport.close(0)
+
+
+async def test_an_unknown_allowed_user_is_named() -> None:
+    """A typo in the configuration must not pass for a rule."""
+    with zmq.asyncio.Context() as context, pytest.raises(PieError, match="nobudy"):
+        Transport(
+            context, "tcp://127.0.0.1:*", ListenerConfig(), AuthConfig(allow_users=("nobudy",))
+        )
 
 
 async def test_own_uid_and_root_are_operators(ipc: Transport) -> None:

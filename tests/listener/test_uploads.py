@@ -13,12 +13,10 @@ import pytest
 from pie_client import wire
 from pie_daemon.listener.config import ListenerConfig
 from support.fake_runtime import until
-from support.listening import Listening, listening
+from support.listening import MAX_PROGRAM_BYTES, Listening, listening
 from support.raw_client import RawClient, raw_client
 
-CONFIG = ListenerConfig(
-    chunk_bytes=4096, max_program_bytes=100_000, max_blob_bytes=50_000, max_uploads=2
-)
+CONFIG = ListenerConfig(chunk_bytes=4096, max_blob_bytes=50_000, max_uploads=2)
 DATA = bytes(range(256)) * 50  # 12800 bytes: three chunks and a bit
 
 
@@ -154,7 +152,7 @@ async def test_pipelined_chunks_arrive_in_order(daemon: Listening, client: RawCl
 async def test_limits(client: RawClient) -> None:
     """Too large, too many, and names that are no plain names are refused before any byte."""
     digest = "0" * 64
-    large = wire.UploadBegin(sha256=digest, size=100_001)
+    large = wire.UploadBegin(sha256=digest, size=MAX_PROGRAM_BYTES + 1)
     assert (await client.ask(large, wire.Error)).code == "quota"
     odd = wire.UploadBegin(sha256=digest, size=1, stem="../evil")
     assert (await client.ask(odd, wire.Error)).code == "invalid-argument"

@@ -17,6 +17,7 @@ from pie_daemon.listener.server import Server
 from support.fake_runtime import FakeProgramStore, FakeSupervisor, Program, echo, fail, wait
 
 TCP = "tcp://127.0.0.1:*"
+MAX_PROGRAM_BYTES = 64 << 20
 
 
 @dataclass
@@ -45,7 +46,13 @@ async def listening(
     directory = Path(tempfile.mkdtemp(prefix="pie-"))
     supervisor = FakeSupervisor({"echo": echo, "wait": wait, "fail": fail, "bug": wait, **more})
     programs = FakeProgramStore()
-    services = Services(supervisor, programs, lambda budgets: budgets, lambda: {"fake": True})
+    services = Services(
+        supervisor=supervisor,
+        programs=programs,
+        make_budgets=lambda budgets: budgets,
+        max_program_bytes=lambda: MAX_PROGRAM_BYTES,
+        detail=lambda: {"fake": True},
+    )
     endpoints = (f"ipc://{directory}/pie.sock", TCP)
     config = msgspec.structs.replace(config or ListenerConfig(), endpoints=endpoints)
     server = Server(config, services, directory, directory / "uploads")

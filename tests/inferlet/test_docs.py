@@ -51,15 +51,15 @@ def test_best_of_counts_votes_over_forks(pie: FakePie, shipped: Load) -> None:
     assert (3, [0, 1, 2]) == (len(set(pie.prompts)) * 3, [one["seed"] for one in pie.options])
 
 
-def test_calculator_calls_its_tool_until_the_answer(pie: FakePie, shipped: Load) -> None:
+def test_weather_calls_its_tool_until_the_answer(pie: FakePie, shipped: Load) -> None:
     """The tool's result is in the next prompt; a model that never stops calling is ended."""
-    call = '<tool_call>{"name": "add", "arguments": {"a": 17, "b": 25}}</tool_call>'
-    pie.answers = [[call], ["It is 42."]]
-    assert {"answer": "It is 42."} == shipped("calculator").run({})
-    assert "t:42" in pie.prompts[-1]
+    call = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
+    pie.answers = [[call], ["It is sunny."]]
+    assert {"answer": "It is sunny."} == shipped("weather").run({})
+    assert 't:{"temperature": 15, "sky": "sunny"}' in pie.prompts[-1]
     pie.answers = [[call] for _ in range(4)]
     with pytest.raises(Exhausted):
-        shipped("calculator").run({})
+        shipped("weather").run({})
 
 
 def test_interview_goes_on_until_the_client_closes(pie: FakePie, shipped: Load) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -70,7 +71,7 @@ class TransformersGenerate:
     def __init__(self, directory: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        self._model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
 
     def tokens_per_s(self, width: int) -> float:
         contexts = prompts(width, NUM_PROMPT_TOKENS)
@@ -108,7 +109,7 @@ def transformers_generate(width: int) -> float:
 
 
 def compare(
-    contenders: dict[str, Callable[[int], float]], widths: tuple[int, ...], rounds: int
+    contenders: Mapping[str, Callable[[int], float]], widths: tuple[int, ...], rounds: int
 ) -> dict[str, dict[int, float]]:
     """Median tokens per second of each contender at each width.
 
@@ -119,7 +120,7 @@ def compare(
     }
     for width in widths:
         for number in range(-1, rounds):
-            turn = list(contenders) if number % 2 else list(reversed(contenders))
+            turn = list(contenders)[:: 1 if number % 2 else -1]
             for name in turn:
                 measured = contenders[name](width)
                 # The round before the first only warms up.

@@ -17,7 +17,10 @@ from support.driver import Driver
 OpenEngine = Callable[..., Engine]
 
 # A tie is allowed and reported.
-pytestmark = pytest.mark.filterwarnings("default:tie at token:UserWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default:tie at token:UserWarning"),
+]
 
 # Where the reference itself cannot tell two tokens apart, either answer is right.
 _TIE = 1e-4

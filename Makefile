@@ -1,13 +1,12 @@
 # Everything a developer needs; `make demo` and `make test` each work from a bare checkout.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
-# Without editable hooks that import machinery has to resolve, start-up stays fast.
 INFERLETS := text-completion chat echo
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: install install-dev demo test test-quick check bench format clean inferlets
+.PHONY: install install-dev demo test test-quick lint check bench format clean inferlets
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -39,12 +38,13 @@ test: install-dev
 test-quick: install-dev
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-check: install-dev
+lint: install-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q
+
+check: lint test
 
 bench: install-dev
 	@$(BIN)/python -m benchmarks

@@ -13,7 +13,7 @@ from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.attention.cpu import CpuAttention
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.kv_cache import KVCache, KVShape
-from pie_backend.engine.memory import choose_num_pages
+from pie_backend.engine.memory import choose_num_pages, keep_freed_memory
 from pie_backend.engine.ragged import RaggedBatch, check_batch, flatten
 from pie_backend.engine.sampling import draw_tokens
 from pie_backend.engine.transformer import Decoder, load_decoder
@@ -85,6 +85,7 @@ def build_engine(config: BackendConfig) -> Engine:
     _check_device(config.device)
     dtype = _dtype(config.dtype, model)
     _set_threads(config.num_threads)
+    keep_freed_memory()
     decoder_config = read_config(model)
     try:
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -9,6 +10,23 @@ from pie_backend.base import BackendError
 
 _SHARE = 0.25
 _CONTEXTS = 64
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_MMAP_THRESHOLD_BYTES = 32 << 20
+_KEPT_BYTES = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc to reuse what intermediate results free instead of giving it back to the kernel.
+
+    Page faults of buffers that are returned and taken again cost a fifth of prefill. Other C
+    libraries have no such switch, and need none that is known.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def choose_num_pages(page_bytes: int, page_size: int, max_context: int) -> int:

@@ -4,7 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
 INFERLETS := text-completion chat echo
-export PYTHONDONTWRITEBYTECODE ?=
 
 .PHONY: install install-dev demo test test-quick lint check bench format clean inferlets
 

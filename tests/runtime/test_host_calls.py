@@ -1,0 +1,123 @@
+"""Every host function, from many threads at once, and failing at every single call."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pie_daemon.host.abi import Interface
+from pie_daemon.runtime import sandbox
+from pie_daemon.runtime.instance import Instance
+from support.rig import Rig, events
+
+THREADS = 64
+STRESS_S = float(os.environ.get("PIE_STRESS_S", "5"))
+
+
+def feed(instance: Instance) -> Instance:
+    """What the program that calls every function expects of its client."""
+    instance.deliver("ping")
+    instance.deliver_blob("data", b"\x00\xff")
+    instance.close_input()
+    return instance
+
+
+@pytest.mark.slow
+def test_sixty_four_threads_over_every_function_see_no_spurious_error(tmp_path: Path) -> None:
+    """Each program checks every answer it gets; all of them report the same. PIE_STRESS_S=60
+    goes on for a minute."""
+    rig = Rig(tmp_path, num_pages=4096)
+    rig.install("guest-sdk")
+    wanted = json.loads(rig.outcome(feed(rig.launch("guest-sdk"))).result or "null")
+    end = time.monotonic() + STRESS_S
+    wrong: list[Any] = []
+
+    def work() -> None:
+        while time.monotonic() < end:
+            outcome = rig.outcome(feed(rig.launch("guest-sdk")))
+            if outcome.result is None or json.loads(outcome.result) != wanted:
+                wrong.append(outcome)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == wrong
+    rig.close()
+
+
+class Countdown:
+    """Raises at the k-th host call of any interface; `None` never does."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def wrap(self, interface: Interface) -> Interface:
+        functions = {name: self._counting(f) for name, f in interface.functions.items()}
+        return replace(interface, functions=functions)
+
+    def _counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise RuntimeError("planted")
+            return function(*arguments)
+
+        return call
+
+
+@pytest.fixture
+def countdown(monkeypatch: pytest.MonkeyPatch) -> Countdown:
+    countdown = Countdown()
+    wrapped = tuple(countdown.wrap(interface) for interface in sandbox._INTERFACES)
+    monkeypatch.setattr(sandbox, "_INTERFACES", wrapped)
+    return countdown
+
+
+@pytest.mark.slow
+def test_a_trap_at_any_host_call_frees_everything(tmp_path: Path, countdown: Countdown) -> None:
+    """At the first call, at the second, and so on until the program gets through: afterwards the
+    page accounting is clean, and no page, context or owner is left."""
+    rig = Rig(tmp_path)
+    rig.install("guest-sdk")
+    for calls in itertools.count():
+        countdown.left = calls
+        outcome = rig.outcome(feed(rig.launch("guest-sdk")))
+        rig.scheduler.check()
+        stats = rig.scheduler.stats()
+        assert (rig.scheduler.info.num_pages, 0) == (stats.free_pages, stats.contexts), calls
+        if outcome.status == "ok":
+            break
+        assert ("trapped", "trap") == (outcome.status, outcome.code), (calls, outcome)
+
+    assert calls > 100
+    rig.close()
+
+
+def test_a_defect_of_the_host_ends_only_the_program_that_met_it(
+    tmp_path: Path, countdown: Countdown
+) -> None:
+    """The next program runs, and the first one's outcome says what failed."""
+    rig = Rig(tmp_path)
+    rig.install("behave")
+    countdown.left = 3
+    instance = rig.launch("behave", do="log")
+    outcome = rig.outcome(instance)
+    countdown.left = None
+
+    assert "planted" in (outcome.message or "")
+    assert "outcome" == events(instance)[-1].kind
+    rig.run("behave", do="log")
+    rig.close()

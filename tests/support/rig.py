@@ -88,12 +88,17 @@ class Rig:
         assert outcome.result is not None, outcome
         return json.loads(outcome.result)
 
-    def close(self) -> None:
-        """Ends everything; whatever ran, the page accounting has to be clean and empty."""
-        self.supervisor.close(0)
+    def check_empty(self) -> None:
+        """The page accounting is clean and nothing is left, once the batch in flight has landed."""
+        until(lambda: self.scheduler.stats().free_pages == self.scheduler.info.num_pages)
         self.scheduler.check()
         stats = self.scheduler.stats()
-        assert stats.free_pages == self.scheduler.info.num_pages, stats
+        assert (0, 0) == (stats.contexts, stats.owners), stats
+
+    def close(self) -> None:
+        """Ends everything; whatever ran, nothing may be left."""
+        self.supervisor.close(0)
+        self.check_empty()
         self.scheduler.stop()
 
 

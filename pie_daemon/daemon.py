@@ -226,5 +226,11 @@ def run_daemon(config: PieConfig) -> int:
         asyncio.run(_serve(config))
     except (PieError, BackendError) as error:
         _log.error("cannot_serve", reason=str(error))
-        return 69
+        return _exit_code(error)
     return 0
+
+
+def _exit_code(error: PieError | BackendError) -> int:
+    """78: as configured it can never start, so nobody should try again; 69: perhaps later."""
+    is_configuration = isinstance(error, BackendError) or error.code == "invalid-argument"
+    return 78 if is_configuration else 69

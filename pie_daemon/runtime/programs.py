@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,13 +14,13 @@ from pie_bakery.component import ComponentError, read_component
 from pie_bakery.manifest import Manifest, ManifestError
 from pie_bakery.manifest import parse as parse_manifest
 from pie_daemon.errors import PieError
+from pie_daemon.runtime.objects import ObjectStore, StoredObject
 from pie_daemon.runtime.uploads import Upload, UploadIndex
 
 SYSTEM = "system"
 """The namespace of the watched folder; a user's uploads never shadow it."""
 
 State = Literal["settling", "compiling", "ready", "rejected", "draining"]
-_COPY_BYTES = 1 << 20
 
 
 class Sandbox(Protocol):
@@ -45,7 +43,6 @@ class Program:
     namespace: str
     digest: str
     """sha256 of the component, hexadecimal."""
-    path: Path
     size_bytes: int
     manifest: Manifest
     instances: int = 0
@@ -81,14 +78,14 @@ class ProgramStore:
     """Thread-safe. `install` blocks on the compiler: call it from a worker thread."""
 
     def __init__(self, root: Path, sandbox: Sandbox, max_bytes: int) -> None:
-        self._objects = root / "objects"
-        self._objects.mkdir(parents=True, exist_ok=True)
+        self._objects = ObjectStore(root / "objects", max_bytes)
         self._uploads = UploadIndex(root / "uploads.json")
+        self._objects.keep_only({upload.digest for upload in self._uploads.all()})
         self._sandbox = sandbox
-        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._retired: list[Program] = []
+        self._taking: Counter[str] = Counter()
 
     def install(
         self,
@@ -105,53 +102,52 @@ class ProgramStore:
         Raises:
             PieError: why it was rejected; whatever served under the name goes on serving.
         """
-        digest, stored, size_bytes = self._copy(path)
         shown = name or path.stem
         try:
-            manifest = self._read(stored, manifest_override)
-            shown = name or manifest.inferlet.name or path.stem
-            self.progress(namespace, shown, "compiling")
-            self._sandbox.compile(stored, digest)
+            stored = self._objects.add(path)
         except PieError as error:
             self.reject(namespace, shown, error.message)
             raise
-        program = Program(shown, namespace, digest, stored, size_bytes, manifest)
-        if namespace != SYSTEM:
-            self._uploads.add(Upload(namespace, shown, digest))
-        self._swap(program)
-        return program
+        return self._take(stored, namespace, name, shown, manifest_override)
 
     def restore(self) -> None:
         """Brings back what users had uploaded before a restart; blocks like `install`."""
         for upload in self._uploads.all():
-            stored = self._objects / f"{upload.digest}.wasm"
             try:
-                self.install(stored, upload.namespace, upload.name)
+                stored = self._objects.get(upload.digest)
+                self._take(stored, upload.namespace, upload.name, upload.name, None)
             except (PieError, OSError) as error:
                 self.reject(upload.namespace, upload.name, f"cannot be restored: {error}")
 
-    def _copy(self, path: Path) -> tuple[str, Path, int]:
-        """Into the content-addressed store, hashing on the way; durable before it returns."""
-        sha = hashlib.sha256()
-        size_bytes = 0
-        handle, temporary = tempfile.mkstemp(dir=self._objects, suffix=".part")
+    def _take(
+        self,
+        stored: StoredObject,
+        namespace: str,
+        name: str | None,
+        fallback: str,
+        override: bytes | None,
+    ) -> Program:
+        shown = fallback
+        with self._lock:
+            self._taking[stored.digest] += 1
         try:
-            with os.fdopen(handle, "wb") as target:
-                for block in _blocks(path):
-                    size_bytes += len(block)
-                    self._check_size(path, size_bytes)
-                    sha.update(block)
-                    target.write(block)
-                target.flush()
-                os.fsync(target.fileno())
-            digest = sha.hexdigest()
-            stored = self._objects / f"{digest}.wasm"
-            os.replace(temporary, stored)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            manifest = self._read(stored.path, override)
+            shown = name or manifest.inferlet.name or fallback
+            self.progress(namespace, shown, "compiling")
+            self._sandbox.compile(stored.path, stored.digest)
+        except PieError as error:
+            self.reject(namespace, shown, error.message)
             raise
-        _sync_directory(self._objects)
-        return digest, stored, size_bytes
+        else:
+            program = Program(shown, namespace, stored.digest, stored.size_bytes, manifest)
+            if namespace != SYSTEM:
+                self._uploads.add(Upload(namespace, shown, stored.digest))
+            self._swap(program)
+            return program
+        finally:
+            with self._lock:
+                self._taking[stored.digest] -= 1
+            self._discard_unused(stored.digest)
 
     def _read(self, stored: Path, override: bytes | None) -> Manifest:
         """Everything that can be known without compiling."""
@@ -165,25 +161,28 @@ class ProgramStore:
         self._sandbox.check_imports(outline.imports)
         return manifest
 
-    def _check_size(self, path: Path, size_bytes: int) -> None:
-        if size_bytes > self._max_bytes:
-            raise PieError(
-                "invalid-argument",
-                f"{path.name} is larger than limits.upload_bytes={self._max_bytes}",
-            )
-
     def _swap(self, program: Program) -> None:
         with self._lock:
             entry = self._entries.setdefault((program.namespace, program.name), _Entry())
-            self._retire(entry.current)
-            entry.current = program
+            replaced, entry.current = entry.current, program
+            self._retire(replaced)
             entry.candidate = None
             entry.reason = None
             entry.updated_at = time.time()
+        if replaced is not None:
+            self._discard_unused(replaced.digest)
 
     def _retire(self, program: Program | None) -> None:
         if program is not None and program.instances:
             self._retired.append(program)
+
+    def _discard_unused(self, digest: str) -> None:
+        """The file of a version that no name refers to; instances run from compiled code."""
+        with self._lock:
+            used = any(e.current and e.current.digest == digest for e in self._entries.values())
+            used = used or self._taking[digest] > 0
+        if not used:
+            self._objects.discard(digest)
 
     def progress(self, namespace: str, name: str, state: State) -> None:
         with self._lock:
@@ -202,8 +201,10 @@ class ProgramStore:
         """New launches no longer find it; running instances finish on the version they have."""
         with self._lock:
             entry = self._entries.pop((namespace, name), None)
-            if entry is not None:
-                self._retire(entry.current)
+            removed = entry.current if entry else None
+            self._retire(removed)
+        if removed is not None:
+            self._discard_unused(removed.digest)
 
     def resolve(self, username: str, name: str) -> Program:
         """`system` first, then the user's own; `sha256:<hex>` finds a version by content."""
@@ -286,17 +287,3 @@ def _pending(entry: _Entry) -> str | None:
 def _draining(program: Program) -> ProgramInfo:
     info = _info(program.namespace, program.name, _Entry(current=program))
     return replace(info, state="draining")
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as source:
-        while block := source.read(_COPY_BYTES):
-            yield block
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

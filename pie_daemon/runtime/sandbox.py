@@ -19,6 +19,8 @@ from pie_daemon.host.run import Outcome, run_component
 from pie_daemon.host.wasi import INTERFACES as WASI_INTERFACES
 
 _MAX_LOADED = 64
+_MAX_CACHE_BYTES = 4 << 30
+"""About a hundred components with CPython inside."""
 _INTERFACES = (*INTERFACES, *WASI_INTERFACES)
 
 
@@ -35,6 +37,7 @@ class Sandbox:
         self.engine = host_engine.Engine()
         self._cache_dir = cache_dir
         self._cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _prune(self._cache_dir)
         self._timeout_s = compile_timeout_s
         self._compiling = threading.Lock()
         self._loading = threading.Lock()
@@ -76,7 +79,9 @@ class Sandbox:
         with self._loading:
             loaded = self._loaded.get(digest)
             if loaded is None:
-                component = host_engine.load_component(self.engine, self._cached(digest))
+                path = self._cached(digest)
+                component = host_engine.load_component(self.engine, path)
+                path.touch()
                 linker = build_linker(self.engine, _INTERFACES, component)
                 loaded = self._loaded[digest] = Loaded(component, linker)
                 if len(self._loaded) > _MAX_LOADED:
@@ -90,3 +95,13 @@ class Sandbox:
 
     def _cached(self, digest: str) -> Path:
         return self._cache_dir / f"{host_engine.cache_key(digest)}.cwasm"
+
+
+def _prune(cache_dir: Path) -> None:
+    """Removes what was not loaded for longest until the cache is within its size."""
+    files = sorted(cache_dir.glob("*.cwasm"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total_bytes = 0
+    for path in files:
+        total_bytes += path.stat().st_size
+        if total_bytes > _MAX_CACHE_BYTES:
+            path.unlink(missing_ok=True)

@@ -117,12 +117,16 @@ class Supervisor:
         self.get(instance_id).cancel(reason)
 
     def reap(self) -> None:
-        """Forgets instances that finished longer ago than `runtime.keep_finished_s`."""
+        """Forgets instances that finished longer ago than `runtime.keep_finished_s`, and the
+        oldest ones when more are kept than may run at a time."""
         keep_s = self._runtime.keep_finished_s
+        most = self._limits().instances
         with self._lock:
-            old = [i.id for i in self._instances.values() if i.finished_for_s > keep_s]
-            for instance_id in old:
-                del self._instances[instance_id]
+            finished = [one for one in self._instances.values() if one.done]
+            surplus = max(0, len(finished) - most)
+            for number, instance in enumerate(finished):
+                if number < surplus or instance.finished_for_s > keep_s:
+                    del self._instances[instance.id]
 
     def close(self, drain_s: float) -> None:
         """Starts nothing new, gives the running ones `drain_s` to end, then stops them."""

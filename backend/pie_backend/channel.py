@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 
@@ -64,8 +65,6 @@ class Channel:
 
     def close(self) -> None:
         """Wakes a thread that is blocked in `receive`, here or on the other side."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._socket.close()

@@ -5,6 +5,7 @@ Run as `python -m pie_backend.worker FD`, where FD is one end of a socket pair.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -52,11 +53,9 @@ def _answer(channel: Channel, backend: Backend) -> None:
 
 
 def _fail(channel: Channel, message: str) -> int:
-    try:
+    # Without a parent there is nobody left who could read it.
+    with contextlib.suppress(OSError):
         channel.send(Failed(message))
-    except OSError:
-        # The parent is gone, and with it everybody who could read this.
-        return 1
     return 1
 
 

@@ -13,7 +13,7 @@ from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.attention.cpu import CpuAttention
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.kv_cache import KVCache, KVShape
-from pie_backend.engine.memory import choose_num_pages, keep_freed_memory
+from pie_backend.engine.memory import check_pages_fit, choose_num_pages, keep_freed_memory
 from pie_backend.engine.ragged import RaggedBatch, check_batch, flatten
 from pie_backend.engine.sampling import draw_tokens
 from pie_backend.engine.transformer import Decoder, load_decoder
@@ -132,6 +132,7 @@ def _make_cache(config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtyp
     num_pages = config.kv_pages
     if num_pages is None:
         num_pages = choose_num_pages(shape.page_bytes, shape.page_size, decoder.max_context)
+    check_pages_fit(num_pages, shape.page_bytes)
     return KVCache(shape, num_pages)
 
 

@@ -46,6 +46,16 @@ def choose_num_pages(page_bytes: int, page_size: int, max_context: int) -> int:
     return num_pages
 
 
+def check_pages_fit(num_pages: int, page_bytes: int) -> None:
+    """Raises BackendError, since the kernel would grant the memory now and kill us later."""
+    wanted, available = num_pages * page_bytes, available_bytes()
+    if wanted > available:
+        raise BackendError(
+            f"backend.kv_pages: {num_pages} pages of {page_bytes} bytes take {wanted} bytes, "
+            f"but {available} are free; at most {available // page_bytes} pages fit"
+        )
+
+
 def available_bytes() -> int:
     """What this process may still take: the machine's free memory, cut by its control groups."""
     return min([_machine_bytes(), *_cgroup_bytes()])

@@ -128,7 +128,7 @@ def test_no_safetensors(copy: Path) -> None:
         ({"device": "cuda"}, "device 'cuda' is not supported by this version; supported: cpu"),
         ({"device": "mps"}, "device 'mps' is not supported"),
         ({"dtype": "float16"}, "dtype 'float16' is not supported; supported: auto, float32, bf"),
-        ({"kv_pages": 10**12}, "cannot be loaded"),
+        ({"kv_pages": 10**12}, "pages fit"),
     ],
 )
 def test_unusable_settings(copy: Path, changes: dict[str, Any], complaint: str) -> None:

@@ -75,12 +75,8 @@ class CpuAttention:
     def _decode_group(self, spans: list[Span]) -> DecodeGroup:
         shape = self.cache.shape
         width = max(_num_pages(span, shape.page_size) for span in spans)
-        # Padding repeats the row's own first page: never another row's, and masked anyway.
-        tables = [(s.row.pages + [s.row.pages[0]] * width)[:width] for s in spans]
-        lengths = torch.tensor([[s.row.start + 1] for s in spans])
-        for table, span in zip(tables, spans, strict=True):
-            used = _num_pages(span, shape.page_size)
-            table[used:] = [span.row.pages[0]] * (width - used)
+        tables = [_padded_table(span, width, shape.page_size) for span in spans]
+        lengths = torch.tensor([[span.row.start + 1] for span in spans])
         beyond = torch.arange(width * shape.page_size) >= lengths  # [rows, length]
         bias = torch.zeros(beyond.shape, dtype=shape.dtype).masked_fill_(beyond, -torch.inf)
         return DecodeGroup(
@@ -168,6 +164,12 @@ def _attend_by_products(
 
 def _num_pages(span: Span, page_size: int) -> int:
     return -(-(span.row.start + len(span.row.tokens)) // page_size)
+
+
+def _padded_table(span: Span, width: int, page_size: int) -> list[int]:
+    """Padding repeats the row's own first page: never another row's, and masked anyway."""
+    used = _num_pages(span, page_size)
+    return span.row.pages[:used] + [span.row.pages[0]] * (width - used)
 
 
 def _group(spans: list[Span], page_size: int) -> list[list[Span]]:

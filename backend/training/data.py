@@ -32,19 +32,19 @@ TASKS: dict[str, Task] = {
 }
 # Samples of each task in a thousand, set by how slowly each is learnt.
 WEIGHTS = {
-    "addition": 320,
-    "subtraction": 30,
-    "copy": 130,
+    "addition": 220,
+    "subtraction": 10,
+    "copy": 110,
     "reverse": 150,
-    "sort": 120,
-    "extract": 30,
-    "extract_order": 20,
-    "tool_call": 80,
-    "react": 40,
+    "sort": 280,
+    "extract": 10,
+    "extract_order": 5,
+    "tool_call": 120,
+    "react": 30,
     "no_tool": 10,
-    "facts": 30,
-    "story": 10,
-    "chat": 30,
+    "facts": 35,
+    "story": 5,
+    "chat": 15,
 }
 RAW_SHARE = 0.25
 

@@ -50,11 +50,17 @@ ORDER_ASK = (
 )
 
 
-def _word_list(rng: Random, held_out: bool, num_made_up: int) -> list[str]:
+def _neighbours(rng: Random) -> list[str]:
+    """Words that are close in the alphabet, the hard ones to sort."""
+    start = rng.randrange(len(words.NOUNS) - 30)
+    return words.NOUNS[start : start + 30]
+
+
+def _word_list(rng: Random, held_out: bool, num_made_up: int, pool: list[str]) -> list[str]:
     while True:
-        # Short lists are where the order of words is learnt first; they are not asked for.
-        shortest = 3 if held_out else 2
-        chosen = rng.sample(words.NOUNS, rng.randint(shortest, 6))
+        # Shorter and longer lists than are asked for: the order of words is learnt sooner.
+        shortest, longest = (3, 6) if held_out else (2, 8)
+        chosen = rng.sample(pool, rng.randint(shortest, longest))
         for place in range(num_made_up):
             chosen[place] = words.pseudo_word([rng.randrange(64) for _ in range(rng.randint(2, 3))])
         rng.shuffle(chosen)
@@ -67,7 +73,9 @@ def _word_task(
 ) -> Callable[[Random, bool, bool], Sample]:
     def make(rng: Random, held_out: bool, raw: bool) -> Sample:
         made_up = 0 if held_out or task == "sort" or rng.random() < 0.8 else 2
-        chosen = _word_list(rng, held_out, made_up)
+        near = task == "sort" and not held_out and rng.random() < 0.4
+        pool = _neighbours(rng) if near else words.NOUNS
+        chosen = _word_list(rng, held_out, made_up, pool)
         glue = rng.choices((" ", ", "), (7, 3))[0]
         question = rng.choice(forms).format(glue.join(chosen))
         key = " ".join(sorted(chosen))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,10 @@ def rate_at(progress: float, step: int, flat_share: float) -> float:
     return max(0.01, warm * falling)
 
 
-def loss_sum(model: Crumb, hidden: Callable[[Tensor], Tensor], batch: MicroBatch) -> Tensor:
+def loss_sum(model: Crumb, batch: MicroBatch) -> Tensor:
     """Weighted sum over the learnt tokens; only these meet the output matrix."""
     with torch.autocast("cpu", torch.bfloat16):
-        states = hidden(batch.tokens)  # [B, T, hidden]
+        states = model.hidden(batch.tokens)  # [B, T, hidden]
         places = batch.targets != IGNORED
         logits = F.linear(states[places], model.model.embed_tokens.weight)  # [N, vocab]
     losses = F.cross_entropy(logits.float(), batch.targets[places], reduction="none")
@@ -88,15 +87,13 @@ def loss_sum(model: Crumb, hidden: Callable[[Tensor], Tensor], batch: MicroBatch
     return (losses * weights).sum()
 
 
-def learn(
-    model: Crumb, hidden: Callable[[Tensor], Tensor], batches: list[MicroBatch]
-) -> tuple[float, int]:
+def learn(model: Crumb, batches: list[MicroBatch]) -> tuple[float, int]:
     """Gradients of one step; the mean loss and the number of tokens read."""
     counts = ((batch.targets != IGNORED).sum(1).float() * batch.weights for batch in batches)
     total = sum(float(count.sum()) for count in counts)
     loss = 0.0
     for batch in batches:
-        part = loss_sum(model, hidden, batch) / total
+        part = loss_sum(model, batch) / total
         part.backward()  # type: ignore[no-untyped-call]
         loss += part.item()
     return loss, sum(batch.tokens.numel() for batch in batches)
@@ -151,15 +148,14 @@ class Run:
         self.step, self.spent_s = state["step"], state["spent_s"]
 
 
-def train(run: Run, compile_model: bool) -> None:
+def train(run: Run) -> None:
     plan = run.plan
     encoder = Encoder(run.tokenizer)
     samples = training_samples(plan.seed + 1000 * run.step)
-    hidden = torch.compile(run.model.hidden, dynamic=True) if compile_model else run.model.hidden
     saved_s, printed_s, num_tokens = run.spent_s, run.spent_s, 0
     began = time.monotonic() - run.spent_s
     for batches in steps(samples, encoder, plan.samples_per_step, plan.max_tokens):
-        loss, read = learn(run.model, hidden, batches)
+        loss, read = learn(run.model, batches)
         run.update()
         num_tokens += read
         run.spent_s = time.monotonic() - began
@@ -192,7 +188,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=65.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
     parser.add_argument("--resume", action="store_true")
     return parser.parse_args()
 
@@ -206,7 +201,7 @@ def main() -> None:
         run.resume()
     parameters = sum(p.numel() for p in run.model.parameters())
     print(f"{parameters} parameters, {arguments.minutes} minutes", flush=True)
-    train(run, arguments.compile)
+    train(run)
 
 
 if __name__ == "__main__":

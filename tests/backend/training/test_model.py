@@ -91,7 +91,7 @@ def test_a_few_steps_reduce_the_loss(tmp_path: Path) -> None:
     batches = next(steps(training_samples(0), Encoder(run.tokenizer), 24, 1000))
     losses = []
     for _ in range(6):
-        losses.append(learn(run.model, run.model.hidden, batches)[0])
+        losses.append(learn(run.model, batches)[0])
         run.update()
     run.save()
     assert losses[-1] < losses[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from pie_backend.chat_template import ChatTemplateError
 from pie_daemon.errors import PieError
 from pie_daemon.host.context import HostContext, Model
 
@@ -54,7 +55,12 @@ def apply_chat_template(
 ) -> list[int]:
     parsed_messages = _objects("messages", messages)
     parsed_tools = None if tools is None else _objects("tools", tools)
-    return model.tokenizer.apply_chat_template(parsed_messages, parsed_tools, add_generation_prompt)
+    try:
+        return model.tokenizer.apply_chat_template(
+            parsed_messages, parsed_tools, add_generation_prompt
+        )
+    except ChatTemplateError as error:
+        raise PieError("invalid-argument", str(error)) from None
 
 
 def _objects(what: str, text: str) -> list[dict[str, Any]]:

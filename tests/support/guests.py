@@ -57,7 +57,7 @@ def digest_of(folders: list[Path], world: str) -> str:
     digest = hashlib.sha256(f"{importlib.metadata.version('componentize-py')} {world}".encode())
     for folder in folders:
         for file in [folder] if folder.is_file() else sorted(folder.rglob("*")):
-            if file.suffix in (".py", ".wit") and "__pycache__" not in file.parts:
+            if file.suffix in (".py", ".wit", ".toml") and "__pycache__" not in file.parts:
                 digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 

@@ -40,3 +40,11 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             why="wastes half a page a context on average, and attention kernels like 16",
         ),
     ] = 16
+    share_prefixes: Annotated[
+        bool,
+        setting(
+            "Lets a prompt begin with what another user's prompt computed, when they are equal",
+            reload="restart",
+            why="an answer that comes early tells that somebody else has asked the same before",
+        ),
+    ] = False

@@ -2,17 +2,20 @@
 
 Invariant of every context: `len(pages) == ceil(num_computed / page_size)`. A page that more than
 one context holds is only read; the first to write into a shared page takes a copy (fork is lazy).
+Whole pages are published by content once they are computed; who holds a published page alone
+withdraws it before writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.owners import Owner
 from pie_daemon.scheduler.pages import IntegrityError, PagePool
+from pie_daemon.scheduler.prefixes import PrefixKeys
 
 if TYPE_CHECKING:
     from pie_daemon.scheduler.request import Request
@@ -26,6 +29,10 @@ class Context:
     num_computed: int = 0
     """KV of tokens [0, num_computed) is in `pages`, or will be when the batch in flight is done."""
     pages: list[int] = field(default_factory=list)
+    num_published: int = 0
+    """The first so many pages are published, or have a published twin."""
+    keys: list[bytes] = field(default_factory=list)
+    """Of the first whole pages of the journal, as far as somebody asked for them."""
     request: Request | None = None
     """The one live request; while there is one, every mutating call answers `busy`."""
 
@@ -44,9 +51,10 @@ class Context:
 class ContextTable:
     """All contexts of one model and the pages between them."""
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
+    def __init__(self, num_pages: int, page_size: int, *, share_prefixes: bool = False) -> None:
         self.pool = PagePool(num_pages)
         self.page_size = page_size
+        self._keys = PrefixKeys(page_size, share=share_prefixes)
         self._contexts: dict[int, Context] = {}
         self._last_id = 0
         self._in_flight = False
@@ -82,11 +90,14 @@ class ContextTable:
         child.journal = context.journal.copy()
         child.num_computed = context.num_computed
         child.pages = context.pages.copy()
+        child.num_published = context.num_published
+        child.keys = context.keys.copy()
         self.pool.share(child.pages)
         return child
 
     def truncate(self, context: Context, length: int) -> None:
         del context.journal[length:]
+        del context.keys[length // self.page_size :]
         self.rewind(context, length)
 
     def rewind(self, context: Context, num_computed: int) -> None:
@@ -96,6 +107,7 @@ class ContextTable:
             kept = self.num_pages_for(num_computed)
             self._release(context.pages[kept:])
             del context.pages[kept:]
+            context.num_published = min(context.num_published, num_computed // self.page_size)
 
     def drop(self, context: Context) -> None:
         self.rewind(context, 0)
@@ -105,10 +117,63 @@ class ContextTable:
     def num_pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def num_pages_to_take(self, context: Context, length: int) -> int:
-        """Pages that computing up to `length` takes from the pool, a copied page included."""
-        missing = self.num_pages_for(length) - len(context.pages)
-        return missing + (1 if self._writes_shared_page(context) else 0)
+    def num_pages_to_take(self, context: Context, length: int, found: Sequence[int] = ()) -> int:
+        """Pages that computing up to `length` takes from the pool, a copied page included.
+
+        Never more with `found` pages to adopt than without: each makes up for one to compute, and
+        the partial page that they replace was to be copied or goes back to the pool.
+        """
+        if not found:
+            missing = self.num_pages_for(length) - len(context.pages)
+            return missing + (1 if self._writes_shared_page(context) else 0)
+        first = context.num_computed // self.page_size
+        missing = self.num_pages_for(length) - first - len(found)
+        revived = sum(1 for page in found if self.pool.num_holders(page) == 0)
+        returned = sum(
+            1
+            for page in context.pages[first:]
+            if page != found[0] and self.pool.num_holders(page) == 1
+        )
+        return missing + revived - returned
+
+    def find_cached(self, context: Context) -> list[int]:
+        """Published pages that hold what the context would compute next.
+
+        At least its last token is left to compute: a draw needs its logits.
+        """
+        found: list[int] = []
+        first = context.num_computed // self.page_size
+        for index in range(first, (len(context.journal) - 1) // self.page_size):
+            page = self.pool.find(self._key(context, index))
+            if page is None:
+                break
+            found.append(page)
+        return found
+
+    def key_after(self, context: Context, num_found: int = 0) -> bytes | None:
+        """Of the page after what is computed and found; None when the journal ends within it."""
+        index = context.num_computed // self.page_size + num_found
+        if (index + 1) * self.page_size > len(context.journal):
+            return None
+        return self._key(context, index)
+
+    def adopt(self, context: Context, found: list[int]) -> None:
+        """Continues after pages of `find_cached` instead of computing them."""
+        if not found:
+            return
+        first = context.num_computed // self.page_size
+        self.pool.share(found)
+        self._release(context.pages[first:])
+        context.pages[first:] = found
+        context.num_published = len(context.pages)
+        context.num_computed = len(context.pages) * self.page_size
+
+    def publish(self, context: Context) -> None:
+        """Makes whole pages known by content; only when no batch computes them any more."""
+        num_whole = context.num_computed // self.page_size
+        for index in range(context.num_published, num_whole):
+            self._publish_page(context, index)
+        context.num_published = num_whole
 
     def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
         """Makes [num_computed, length) writable; returns how many pages that took."""
@@ -119,6 +184,8 @@ class ContextTable:
             copies.append((shared, private))
             self.pool.free([shared])
             context.pages[-1] = private
+        elif context.num_computed % self.page_size:
+            self.pool.withdraw(context.pages[-1])
         num_missing = self.num_pages_for(length) - len(context.pages)
         context.pages.extend(self.pool.allocate() for _ in range(num_missing))
         return num_copied + num_missing
@@ -143,13 +210,40 @@ class ContextTable:
                 raise IntegrityError(f"context {context.id}: page table and KV length differ")
             if context.num_pending < 0:
                 raise IntegrityError(f"context {context.id}: more KV than tokens")
+            self._check_content(context)
 
     def _writes_shared_page(self, context: Context) -> bool:
         partial = context.num_computed % self.page_size != 0
         return partial and self.pool.num_holders(context.pages[-1]) > 1
 
+    def _key(self, context: Context, index: int) -> bytes:
+        if len(context.keys) <= index:
+            user = context.owner.user_name
+            self._keys.extend(context.keys, context.journal, index + 1, user)
+        return context.keys[index]
+
+    def _publish_page(self, context: Context, index: int) -> None:
+        page, key = context.pages[index], self._key(context, index)
+        twin = self.pool.find(key)
+        if twin is None:
+            self.pool.publish(page, key)
+        elif twin != page and self.pool.num_holders(page) == 1:
+            # Computed twice: holding the twin costs nothing, since this one goes back to the pool.
+            self.pool.share([twin])
+            self.pool.free([page])
+            context.pages[index] = twin
+
     def _release(self, pages: list[int]) -> None:
+        # The last page first: cached pages are of use only while those before them are there too.
         if self._in_flight:
-            self._released.extend(pages)
+            self._released.extend(reversed(pages))
         else:
-            self.pool.free(pages)
+            self.pool.free(reversed(pages))
+
+    def _check_content(self, context: Context) -> None:
+        num_whole = context.num_computed // self.page_size
+        if context.num_published > num_whole:
+            raise IntegrityError(f"context {context.id}: published more than is computed")
+        for index, page in enumerate(context.pages[:num_whole]):
+            if self.pool.key_of(page) not in {None, self._key(context, index)}:
+                raise IntegrityError(f"context {context.id}: page {page} has other content")

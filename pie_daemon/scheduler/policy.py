@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
 
-from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.contexts import Context, ContextTable
 from pie_daemon.scheduler.owners import Share
 from pie_daemon.scheduler.request import Request
 
@@ -39,12 +40,87 @@ def _by_turn(shares: dict[Share, _T], last_turn: Callable[[Share], int]) -> list
     return [shares[share] for share in sorted(shares, key=last_turn)]
 
 
+class Followers:
+    """Who waits for whom within one round of admission."""
+
+    def __init__(
+        self, contexts: ContextTable, leaders: dict[bytes, Context], min_tokens: int
+    ) -> None:
+        self.num_following = 0
+        self._contexts = contexts
+        self._leaders = leaders
+        self._min_tokens = min_tokens
+
+    def split_off(self, requests: Iterable[Request]) -> Iterator[tuple[Request, list[int]]]:
+        """The others, with the cached pages that they would begin with."""
+        for request in requests:
+            if request.awaits not in self._leaders:
+                found = self._contexts.find_cached(request.context)
+                request.awaits = self._key_to_await(request, len(found))
+                if request.awaits is None:
+                    yield request, found
+                    continue
+            self.num_following += 1
+
+    def lead(self, context: Context) -> None:
+        """What it computes next, later ones need not."""
+        key = self._contexts.key_after(context)
+        if key is not None:
+            self._leaders.setdefault(key, context)
+
+    def _key_to_await(self, request: Request, num_found: int) -> bytes | None:
+        context = request.context
+        key = self._contexts.key_after(context, num_found)
+        leader = self._leaders.get(key) if key is not None else None
+        if leader is None:
+            return None
+        size = self._contexts.page_size
+        start = (context.num_computed // size + num_found) * size
+        if start + size >= len(context.journal):
+            return None  # its last token is on that page, and has to be computed anyway
+        end = start + self._min_tokens
+        long_enough = len(leader.journal) >= end <= len(context.journal)
+        same = long_enough and context.journal[start:end] == leader.journal[start:end]
+        return key if same or request.awaits is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class FollowTheFirst:
+    """Of requests that need the same tokens, one computes them and the others wait for its pages.
+
+    A request waits for a leader: a running one that computes the very page that it needs next. So
+    it waits only while that page is on its way: a leader that was in no place in the last batch, or
+    has ended, leads no longer, and the first of those that waited takes over. Waiting for a few
+    tokens would take longer than computing them.
+    """
+
+    min_tokens: int = 64
+    """A step costs about as much as computing so many tokens more in one."""
+
+    def round(self, moving: Iterable[Request], contexts: ContextTable) -> Followers:
+        """`moving`: running requests that the last batch carried."""
+        followers = Followers(contexts, {}, self.min_tokens)
+        for request in moving:
+            followers.lead(request.context)
+        return followers
+
+
 class ReserveWorstCase:
     """Admits a request only when the pool can hold all that it may come to need.
 
     The rule: the pages reserved by admitted requests never exceed the free pages. So no admitted
     request ever waits for a page, each one ends after a bounded number of steps, and half-filled
-    contexts cannot block each other.
+    contexts cannot block each other. Why cached prefixes keep it true:
+
+    - Cached pages count as free: whoever takes a page evicts one when no other is left, and only
+      pages that nobody holds are cached.
+    - Beginning with cached pages needs no more of the pool than computing them would (see
+      `num_pages_to_take`), so a hit never keeps a request waiting that would fit without it.
+    - Each holder of a published page beyond the first saves a page, and may need one to copy it;
+      the last holder writes in place. So with nothing running, whatever would fit had every context
+      pages of its own is admitted.
+    - A request that waits for a prefix waits for a running request that moved in the last batch.
+      Running requests wait for nothing, so such waits form no circle and end when the leader does.
 
     A request that does not fit holds back those behind it while it can hope for the pages of
     running ones; large requests are not starved by small ones. When even all of those would not do,
@@ -57,21 +133,25 @@ class ReserveWorstCase:
         waiting: Iterable[Request],
         running: Collection[Request],
         contexts: ContextTable,
+        followers: Followers,
         max_running: int,
     ) -> list[Request]:
-        """Requests to admit now, with `num_reserved` set."""
+        """Requests to admit now, with cached pages taken and `num_reserved` set."""
         reserved = sum(request.num_reserved for request in running)
         free = contexts.pool.num_free - reserved
         held = reserved + sum(len(request.context.pages) for request in running)
         admitted: list[Request] = []
-        for request in fair_order(waiting, attrgetter("admitted")):
+        for request, found in followers.split_off(fair_order(waiting, attrgetter("admitted"))):
             if len(running) + len(admitted) >= max_running:
                 break
-            need = contexts.num_pages_to_take(request.context, request.worst_length)
+            context = request.context
+            need = contexts.num_pages_to_take(context, request.worst_length, found)
             if need <= free:
-                request.num_reserved = need
+                contexts.adopt(context, found)
+                request.num_reserved = contexts.num_pages_to_take(context, request.worst_length)
                 free -= need
-                held += need + len(request.context.pages)
+                held += request.num_reserved + len(context.pages)
+                followers.lead(context)
                 admitted.append(request)
             elif (running or admitted) and need <= free + held:
                 break

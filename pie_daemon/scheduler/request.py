@@ -89,7 +89,7 @@ class Usage:
     prompt_tokens: int
     """Tokens of the context when the request came."""
     cached_tokens: int
-    """Those of them whose KV was there already."""
+    """Those of them whose KV was there already, of this context or of any other."""
     generated_tokens: int
     """Tokens drawn, those included that a cancellation took back."""
     queued_s: float
@@ -107,6 +107,8 @@ class Request:
     """Length of the context when the request came."""
     cached_tokens: int
     admitted_at_s: float | None = None
+    awaits: bytes | None = None
+    """Key of the page that it waits for another request to compute; set by the admission."""
     num_reserved: int = 0
     """Pages that it may still take and that nobody else is given."""
     finish: Finish | None = None

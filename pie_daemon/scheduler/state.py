@@ -20,7 +20,7 @@ from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.pages import IntegrityError
-from pie_daemon.scheduler.policy import DecodeFirst, ReserveWorstCase
+from pie_daemon.scheduler.policy import DecodeFirst, FollowTheFirst, ReserveWorstCase
 from pie_daemon.scheduler.request import (
     BUDGET,
     CANCELLED,
@@ -44,6 +44,14 @@ class Counters:
     rows: int = 0
     computed_tokens: int = 0
     generated_tokens: int = 0
+    wanted_tokens: int = 0
+    """That admitted requests had to have computed."""
+    found_tokens: int = 0
+    """Those of them whose KV was in cached or shared pages."""
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        return self.found_tokens / self.wanted_tokens if self.wanted_tokens else 0.0
 
 
 @dataclass(slots=True)
@@ -65,11 +73,14 @@ class SchedulerState:
         config: SchedulerConfig,
         token_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
+        follow: FollowTheFirst | None = None,
     ) -> None:
         self.info = info
         self.limits = Limits(info)
         self.owners = OwnerTable()
-        self.contexts = ContextTable(info.num_pages, info.page_size)
+        self.contexts = ContextTable(
+            info.num_pages, info.page_size, share_prefixes=config.share_prefixes
+        )
         self.waiting: dict[int, Request] = {}
         self.running: dict[int, Request] = {}
         self.counters = Counters()
@@ -78,12 +89,14 @@ class SchedulerState:
         self._token_bytes = token_bytes
         self._clock = clock
         self._admission = ReserveWorstCase()
+        self._follow = follow or FollowTheFirst()
         self._rows = DecodeFirst()
         self._requests: dict[int, Request] = {}
         self._last_request_id = 0
         self._last_turn = 0
         self._admission_due = False  # something came or went since requests were last admitted
         self._in_flight: list[tuple[Request, Row]] | None = None
+        self._moving: list[Request] = []  # running requests that the last batch carried
 
     # Contexts
 
@@ -239,10 +252,12 @@ class SchedulerState:
         if result.step != self.counters.steps or len(result.tokens) != len(flight):
             raise BackendError(f"the backend answered step {result.step} with the wrong rows")
         delivery = Delivery()
+        self._moving.clear()
         for (request, row), token in zip(flight, result.tokens, strict=True):
             if (row.sampling is None) != (token is None):
                 raise BackendError("the backend's tokens do not match the rows that asked for one")
             if request.id in self.running:
+                self._moving.append(request)
                 self._advance(request, token, delivery)
         return delivery
 
@@ -316,16 +331,31 @@ class SchedulerState:
     def _admit(self) -> None:
         if not self._admission_due:
             return
-        self._admission_due = False
+        moving = [request for request in self._moving if request.id in self.running]
+        followers = self._follow.round(moving, self.contexts)
         admitted = self._admission.admit(
-            self.waiting.values(), self.running.values(), self.contexts, self._max_running
+            self.waiting.values(),
+            self.running.values(),
+            self.contexts,
+            followers,
+            self._max_running,
         )
+        # Each batch may set followers free, by what it computes or by leaving their leader out.
+        self._admission_due = followers.num_following > 0
         for request in admitted:
-            del self.waiting[request.id]
-            self.running[request.id] = request
-            request.admitted_at_s = self._clock()
-            owner = request.context.owner
-            owner.user.admitted = owner.root.admitted = self._next_turn()
+            self._start(request)
+
+    def _start(self, request: Request) -> None:
+        del self.waiting[request.id]
+        self.running[request.id] = request
+        request.admitted_at_s = self._clock()
+        owner = request.context.owner
+        owner.user.admitted = owner.root.admitted = self._next_turn()
+        num_found = request.context.num_computed - request.cached_tokens
+        self.counters.wanted_tokens += request.prompt_tokens - request.cached_tokens
+        self.counters.found_tokens += num_found
+        request.cached_tokens += num_found
+        owner.cached_tokens += num_found
 
     def _next_turn(self) -> int:
         self._last_turn += 1
@@ -355,6 +385,7 @@ class SchedulerState:
         return flight
 
     def _advance(self, request: Request, token: int | None, delivery: Delivery) -> None:
+        self.contexts.publish(request.context)
         drawn = request.num_drawn
         request.advance(token)
         if request.num_drawn > drawn:

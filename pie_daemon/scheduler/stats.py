@@ -17,6 +17,9 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     waiting_requests: int
     num_pages: int
     free_pages: int
+    """What can be allocated at once, cached pages included."""
+    cached_pages: int
+    """Of the free ones: they keep content that requests may begin with, until they are needed."""
     reserved_pages: int
     """Of the free ones: promised to running requests."""
     steps: int
@@ -27,6 +30,10 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     last_batch_tokens: int
     computed_tokens: int
     generated_tokens: int
+    found_tokens: int
+    """Not computed, because their KV was in pages of other contexts or in cached ones."""
+    prefix_hit_rate: float
+    """Those among all tokens that admitted requests had to have computed; 0 before the first."""
     computed_tokens_per_s: float
     """Averaged over the last seconds, prompts included."""
     generated_tokens_per_s: float

@@ -22,12 +22,18 @@ from pie_backend.batch import Sampling
 from pie_backend.dummy import Vocabulary, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
 from support.stepping import Stepper
 
 VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12)
 NUM_PAGES = 20
-tokens_to_append = st.lists(st.integers(1, 31), min_size=1, max_size=9)
+OWNERS = {"a": "ann", "b": "ann", "c": "zoe"}
+# Many contexts begin alike, so that they find the pages of others and wait for them.
+tokens_to_append = st.one_of(
+    st.lists(st.integers(1, 31), min_size=1, max_size=9),
+    st.sampled_from([4, 9, 13, 18]).map(lambda length: list(range(1, length))),
+)
 
 
 @dataclass(eq=False)
@@ -60,18 +66,31 @@ class Machine(RuleBasedStateMachine):
         self.in_flight = False
         self.live: list[Modelled] = []
 
-    @initialize(max_batch_tokens=st.sampled_from([3, 8, 64]), page_size=st.sampled_from([1, 3, 4]))
-    def build(self, max_batch_tokens: int, page_size: int) -> None:
+    @initialize(
+        max_batch_tokens=st.sampled_from([3, 8, 64]),
+        page_size=st.sampled_from([1, 3, 4]),
+        share_prefixes=st.booleans(),
+        min_tokens=st.sampled_from([1, 6]),
+    )
+    def build(
+        self, max_batch_tokens: int, page_size: int, share_prefixes: bool, min_tokens: int
+    ) -> None:
         self.stepper = Stepper(
             num_pages=NUM_PAGES,
             page_size=page_size,
-            config=SchedulerConfig(max_batch_tokens=max_batch_tokens, max_batch_rows=4),
+            config=SchedulerConfig(
+                max_batch_tokens=max_batch_tokens, max_batch_rows=4, share_prefixes=share_prefixes
+            ),
             vocabulary=VOCABULARY,
+            follow=FollowTheFirst(min_tokens),
         )
         self.state = self.stepper.state
+        self.share_prefixes = share_prefixes
+        for owner, user in OWNERS.items():
+            self.state.owners.add(owner, user)
 
     @precondition(lambda self: len(self.live) < 6)
-    @rule(target=contexts, tokens=tokens_to_append, owner=st.sampled_from("ab"))
+    @rule(target=contexts, tokens=tokens_to_append, owner=st.sampled_from("abc"))
     def create(self, tokens: list[int], owner: str) -> Modelled:
         context = Modelled(self.state.create_context(owner))
         self.append(context, tokens)
@@ -205,6 +224,8 @@ class Machine(RuleBasedStateMachine):
         for context in self.live:
             length = self.state.length(context.id)
             assert context.tokens == self.state.tokens(context.id, 0, length)
+        if not self.share_prefixes:
+            self.check_that_users_hold_no_common_page()
 
     def teardown(self) -> None:
         if not hasattr(self, "state"):
@@ -212,7 +233,7 @@ class Machine(RuleBasedStateMachine):
         if self.in_flight:
             self.stepper.land()
         self.stepper.run()
-        for owner in "ab":
+        for owner in OWNERS:
             self.state.drop_owner(owner)
         self.state.check()
         assert self.state.contexts.pool.num_free == NUM_PAGES
@@ -250,8 +271,16 @@ class Machine(RuleBasedStateMachine):
     def check_that_waiting_is_needed(self) -> None:
         contexts = self.state.contexts
         for request in self.state.waiting.values():
+            found = contexts.find_cached(request.context)
             need = contexts.num_pages_to_take(request.context, request.worst_length)
-            assert need > contexts.pool.num_free
+            need_after = contexts.num_pages_to_take(request.context, request.worst_length, found)
+            assert contexts.pool.num_free < need_after <= need
+
+    def check_that_users_hold_no_common_page(self) -> None:
+        held: dict[str, set[int]] = {"ann": set(), "zoe": set()}
+        for context in self.state.contexts:
+            held[context.owner.user_name].update(context.pages)
+        assert held["ann"].isdisjoint(held["zoe"])
 
 
 TestMachine = Machine.TestCase

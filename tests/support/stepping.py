@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pie_backend.batch import BackendConfig, Batch
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.request import GenerateParams
 from pie_daemon.scheduler.state import Delivery, SchedulerState
 
@@ -26,6 +27,7 @@ class Stepper:
         page_size: int = 4,
         config: SchedulerConfig | None = None,
         vocabulary: Vocabulary | None = None,
+        follow: FollowTheFirst | None = None,
     ) -> None:
         self.vocabulary = vocabulary or Vocabulary()
         self.backend = DummyBackend(
@@ -36,7 +38,7 @@ class Stepper:
         )
         self.now_s = 0.0
         self.state = SchedulerState(
-            self.backend.info, config or SchedulerConfig(), letters, lambda: self.now_s
+            self.backend.info, config or SchedulerConfig(), letters, lambda: self.now_s, follow
         )
         self.batches: list[Batch] = []
 

@@ -171,21 +171,23 @@ class ContextTable:
     def publish(self, context: Context) -> None:
         """Makes whole pages known by content; only when no batch computes them any more."""
         num_whole = context.num_computed // self.page_size
-        for index in range(context.num_published, num_whole):
-            self._publish_page(context, index)
-        context.num_published = num_whole
+        if context.num_published < num_whole:
+            for index in range(context.num_published, num_whole):
+                self._publish_page(context, index)
+            context.num_published = num_whole
 
     def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
         """Makes [num_computed, length) writable; returns how many pages that took."""
         num_copied = 0
-        if self._writes_shared_page(context):
-            num_copied = 1
-            shared, private = context.pages[-1], self.pool.allocate()
-            copies.append((shared, private))
-            self.pool.free([shared])
-            context.pages[-1] = private
-        elif context.num_computed % self.page_size:
-            self.pool.withdraw(context.pages[-1])
+        if context.num_computed % self.page_size:
+            last = context.pages[-1]
+            if self.pool.num_holders(last) > 1:
+                num_copied = 1
+                context.pages[-1] = self.pool.allocate()
+                copies.append((last, context.pages[-1]))
+                self.pool.free([last])
+            else:
+                self.pool.withdraw(last)
         num_missing = self.num_pages_for(length) - len(context.pages)
         context.pages.extend(self.pool.allocate() for _ in range(num_missing))
         return num_copied + num_missing

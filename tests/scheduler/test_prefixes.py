@@ -7,6 +7,8 @@ import random
 import pytest
 
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.request import GenerateParams
 from support.stepping import Stepper
@@ -160,6 +162,52 @@ def test_cached_pages_never_keep_a_request_waiting() -> None:
     assert stepper.expected([50] * 12, 9) == stepper.drain(request)
 
 
+def test_a_hit_gives_back_the_partial_page_that_it_replaces() -> None:
+    """A request that fits without the hit fits with it: one page found, another returned."""
+    stepper = Stepper(num_pages=3)
+    cost(stepper, PROMPT[:5])  # one whole page stays
+    context = stepper.context(PROMPT[:3])
+    stepper.state.flush(context)
+    stepper.run()
+    stepper.state.append(context, PROMPT[3:])
+
+    request = stepper.state.generate(context, limited(3))
+    stepper.run()
+
+    assert 4 == stepper.state.usage(request).cached_tokens
+    assert stepper.expected(PROMPT, 3) == stepper.drain(request)
+
+
+def test_found_pages_are_not_promised_to_others() -> None:
+    """A request that begins with the pool's cached pages leaves the next one fewer."""
+    stepper = Stepper(num_pages=4)
+    cost(stepper, PROMPT[:9])  # two whole pages stay
+    first = stepper.start(PROMPT, 3)
+    second = stepper.start([50] * 10, 3)
+    stepper.step()
+    assert ([first], [second]) == (list(stepper.state.running), list(stepper.state.waiting))
+    stepper.run()
+    assert stepper.expected(PROMPT, 3) == stepper.drain(first)
+    stepper.state.drop_owner("one")
+
+
+def test_a_context_that_finds_its_own_page_again_returns_none() -> None:
+    """Cut in the middle of a page and continued as before, it takes just the page that it lacks."""
+    stepper = Stepper(num_pages=3)
+    context = stepper.context(PROMPT[:8])
+    stepper.state.flush(context)
+    stepper.run()
+    stepper.state.truncate(context, 5)
+    stepper.state.append(context, PROMPT[5:])
+    first = stepper.state.generate(context, limited(3))
+    second = stepper.start([50], 2)
+    stepper.step()
+    assert ([first], [second]) == (list(stepper.state.running), list(stepper.state.waiting))
+    stepper.run()
+
+    assert stepper.expected(PROMPT, 3) == stepper.drain(first)
+
+
 @pytest.mark.parametrize("length", [5, 8])
 def test_a_hit_after_truncate(stepper: Stepper, length: int) -> None:
     """A context cut short finds its old pages when the same tokens come again, and only then."""
@@ -230,7 +278,26 @@ def test_pages_computed_twice_are_held_once() -> None:
     assert 64 - 4 == stepper.state.contexts.pool.num_free
 
 
-@pytest.mark.parametrize("max_batch_tokens", [100, 512, 2048, 16384])
+def test_a_page_that_others_hold_is_not_swapped_for_a_cached_one() -> None:
+    """That would take a page from the pool which nobody reserved."""
+    contexts = ContextTable(num_pages=4, page_size=4)
+    owner = OwnerTable().add("one")
+    published, twin = contexts.create(owner), contexts.create(owner)
+    for context in (published, twin):
+        context.journal = PROMPT[:4]
+        contexts.extend(context, 4, [])
+        context.num_computed = 4
+    fork = contexts.fork(twin)
+    contexts.publish(published)
+    contexts.drop(published)
+
+    contexts.publish(twin)
+
+    assert (3, fork.pages) == (contexts.pool.num_free, twin.pages)
+    contexts.check()
+
+
+@pytest.mark.parametrize("max_batch_tokens", [100, 392, 2048, 16384])
 def test_32_programs_compute_a_common_prompt_once(max_batch_tokens: int) -> None:
     """However prompts are chunked, 2,000 tokens are computed once, and every tail for itself."""
     stepper = Stepper(
@@ -273,7 +340,7 @@ def test_32_forks_cost_one_context_and_their_tails() -> None:
 
 
 def test_followers_go_on_when_their_leader_is_cancelled() -> None:
-    """The first of them takes over where the leader stopped; the common tokens are computed once."""
+    """The first of them takes over where it stopped; the common tokens are computed once."""
     stepper = Stepper(num_pages=300, config=SchedulerConfig(max_batch_tokens=64))
     prompt = random_tokens(320)
     leader, *others = [stepper.start(prompt, 2, f"program-{n}") for n in range(3)]
@@ -341,3 +408,15 @@ def test_waiting_ends_where_prompts_part() -> None:
     stepper.run()
     assert stepper.expected([*common, 7], 1) == stepper.drain(follower)
     assert stepper.state.ready(leader)
+
+
+def test_equal_prompts_are_not_waited_for_to_their_last_page() -> None:
+    """The page with the last token is computed by each, so both are in the leader's last batch."""
+    stepper = Stepper(page_size=16, config=SchedulerConfig(max_batch_tokens=112))
+    for owner in ("one", "two"):
+        stepper.start(random_tokens(128), 1, owner)
+    batches = [stepper.step(), stepper.step()]
+
+    assert [[112], [16, 16]] == [
+        [len(row.tokens) for row in batch.rows] for batch in batches if batch is not None
+    ]

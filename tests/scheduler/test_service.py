@@ -296,6 +296,25 @@ def test_stats_count_work(scheduler: Scheduler) -> None:
     )
 
 
+def test_stats_tell_what_prefixes_saved(scheduler: Scheduler) -> None:
+    """Pages of a dropped owner are free and cached; a second prompt hits them and counts so."""
+    usages = []
+    for owner in ("one", "two"):
+        program = Program(scheduler, owner)
+        program.drain(program.generate(PROMPT, GenerateParams(max_tokens=1)))
+        usages.append(scheduler.owner_usage(owner).cached_tokens)
+        scheduler.drop_owner(owner)
+    stats = scheduler.stats()
+
+    assert [0, 4] == usages
+    assert (256, 1, 4, 4 / 12) == (
+        stats.free_pages,
+        stats.cached_pages,
+        stats.found_tokens,
+        stats.prefix_hit_rate,
+    )
+
+
 def test_silence_proves_the_page_accounting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

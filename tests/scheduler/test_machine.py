@@ -97,6 +97,21 @@ class Machine(RuleBasedStateMachine):
         self.live.append(context)
         return context
 
+    @precondition(lambda self: len(self.live) < 5)
+    @rule(
+        target=contexts,
+        lengths=st.tuples(st.integers(5, 24), st.integers(5, 24)),
+        owners=st.sampled_from(["aa", "ab", "ac"]),
+        max_tokens=st.integers(1, 9),
+    )
+    def start_two(self, lengths: tuple[int, int], owners: str, max_tokens: int) -> Modelled:
+        """Programs that begin alike at the same time."""
+        started = []
+        for length, owner in zip(lengths, owners, strict=True):
+            started.append(self.create(list(range(1, length)), owner))
+            self.generate(started[-1], max_tokens, 1, None)
+        return multiple(*started)  # type: ignore[return-value]
+
     @rule(context=contexts, tokens=tokens_to_append)
     def append(self, context: Modelled, tokens: list[int]) -> None:
         def call() -> None:

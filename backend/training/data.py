@@ -32,19 +32,19 @@ TASKS: dict[str, Task] = {
 }
 # Samples of each task in a thousand, set by how slowly each is learnt.
 WEIGHTS = {
-    "addition": 220,
+    "addition": 160,
     "subtraction": 10,
-    "copy": 110,
-    "reverse": 150,
-    "sort": 280,
+    "copy": 100,
+    "reverse": 160,
+    "sort": 420,
     "extract": 10,
     "extract_order": 5,
-    "tool_call": 120,
-    "react": 30,
-    "no_tool": 10,
-    "facts": 35,
-    "story": 5,
-    "chat": 15,
+    "tool_call": 70,
+    "react": 20,
+    "no_tool": 5,
+    "facts": 30,
+    "story": 2,
+    "chat": 8,
 }
 RAW_SHARE = 0.25
 

@@ -4,8 +4,41 @@ from __future__ import annotations
 
 import msgspec
 
+FORCING_BIAS = 100.0
+"""A bias of so much leaves the token only others that have it; its negative never draws it."""
 
-class Sampling(msgspec.Struct, frozen=True):
+
+class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What changes the logits before a token is drawn, in the order of the fields."""
+
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens in the context; 1 is off."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens drawn before; 0 is off."""
+    frequency_penalty: float = 0.0
+    """Taken off once for every time the token was drawn before; 0 is off."""
+    logit_bias: dict[int, float] = {}
+    """Added by token id, within [-FORCING_BIAS, FORCING_BIAS]."""
+
+    @property
+    def counts_prompt(self) -> bool:
+        return self.repetition_penalty != 1
+
+    @property
+    def counts_drawn(self) -> bool:
+        return self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+class TokenCounts(msgspec.Struct, frozen=True):
+    """How often tokens occurred: both int32 in the byte order of this machine, of one length."""
+
+    tokens: bytes
+    """Distinct ids: those of the prompt as well if a repetition penalty looks at them."""
+    times: bytes
+    """How often each was drawn by this generation; 0 for one of the prompt only."""
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one token is drawn from one row's logits."""
 
     temperature: float = 0.0
@@ -18,9 +51,13 @@ class Sampling(msgspec.Struct, frozen=True):
     """Drop tokens below min_p times the likeliest one's probability; 0 keeps all."""
     seed: int = 0
     """64 bits. A draw depends on (seed, draw) alone, never on the batch."""
+    adjustment: Adjustment | None = None
+    """None leaves the logits as they are. Greedy draws are adjusted too."""
+    logprobs: int | None = None
+    """Report the drawn token's log probability and so many of the likeliest; None: none at all."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """One context's share of a pass: compute KV for positions [start, start+len(tokens))."""
 
     tokens: list[int]
@@ -33,6 +70,9 @@ class Row(msgspec.Struct, frozen=True):
     """Draw one token after the last input token; None for a prefill chunk without output."""
     draw: int = 0
     """The RNG counter: how many tokens this generation has drawn before. Unused when greedy."""
+    counts: TokenCounts | None = None
+    """Of the context up to the last of `tokens`; None unless `sampling` has a penalty. Sent whole
+    with every batch, so that a backend has nothing to remember."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -44,10 +84,23 @@ class Batch(msgspec.Struct, frozen=True):
     """Whole-page copies (source, destination), done in order before the pass."""
 
 
-class BatchResult(msgspec.Struct, frozen=True):
+class Logprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Natural logarithms of probabilities in the model's own distribution: before temperature,
+    filters, penalties and biases."""
+
+    chosen: float
+    """Of the drawn token."""
+    top: list[tuple[int, float]] = []
+    """(token, log probability) of the likeliest, in descending order; the lowest id first among
+    equals."""
+
+
+class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     step: int
     tokens: list[int | None]
     """One per row, in row order; None where the row asked for no sample."""
+    logprobs: list[Logprobs | None] = []
+    """One per row, None where it asked for none; empty when no row of the batch asked."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True):

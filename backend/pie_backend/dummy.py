@@ -8,12 +8,25 @@ tokens that follow, or is refused at once.
 from __future__ import annotations
 
 import struct
+from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import msgspec
+
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult, Row, Sampling
+from pie_backend.batch import (
+    BackendConfig,
+    BackendInfo,
+    Batch,
+    BatchResult,
+    Logprobs,
+    Row,
+    Sampling,
+    TokenCounts,
+)
 from pie_backend.model_dir import resolve
 
 DEFAULT_NUM_PAGES = 1024
@@ -64,9 +77,39 @@ def expected_tokens(
     return sequence[len(prompt) :]
 
 
+def expected_logprobs(tokens: Sequence[int], num_top: int, vocab_size: int) -> list[Logprobs]:
+    """What a dummy backend reports with the tokens it generates."""
+    return [_logprobs(token, num_top, vocab_size) for token in tokens]
+
+
+def _logprobs(token: int, num_top: int, vocab_size: int) -> Logprobs:
+    """No distribution, but one to recognise the token by; exact as 32-bit floats."""
+    chosen = -(token % 64) / 8
+    return Logprobs(chosen, [((token + i) % vocab_size, chosen - i) for i in range(num_top)])
+
+
+def _counts(sequence: Sequence[int], row: Row) -> dict[int, int]:
+    """What the row's counts have to say about the sequence, whose last `draw` tokens were drawn."""
+    adjustment = None if row.sampling is None else row.sampling.adjustment
+    if adjustment is None or not (adjustment.counts_prompt or adjustment.counts_drawn):
+        return {}
+    drawn = sequence[len(sequence) - row.draw :]
+    counts = Counter(dict.fromkeys(sequence if adjustment.counts_prompt else drawn, 0))
+    counts.update(drawn)
+    return counts
+
+
+def _ints(data: bytes) -> array[int]:
+    return array("i", data)
+
+
 def _draw(sequence: bytes, sampling: Sampling, draw: int, vocabulary: Vocabulary) -> int:
-    """top_k, top_p and min_p have no meaning for a hash; the temperature only switches the seed."""
+    """A hash has no likeliest tokens: filters mean nothing, the temperature only switches the seed,
+    and penalties and biases lead to other tokens."""
     digest = blake2b(sequence, digest_size=8)
+    if sampling.adjustment is not None:
+        *penalties, biases = msgspec.structs.astuple(sampling.adjustment)
+        digest.update(msgspec.msgpack.encode((penalties, sorted(biases.items()))))
     if sampling.temperature > 0:
         digest.update(struct.pack("<QQ", sampling.seed, draw))
     number = int.from_bytes(digest.digest(), "little")
@@ -111,7 +154,11 @@ class DummyBackend:
             self._memory[self._span(destination)] = self._memory[self._span(source)]
         for row in batch.rows:
             self._write(row)
-        return BatchResult(batch.step, [self._answer(row) for row in batch.rows])
+        tokens = [self._answer(row) for row in batch.rows]
+        logprobs = [
+            self._logprobs(row, token) for row, token in zip(batch.rows, tokens, strict=True)
+        ]
+        return BatchResult(batch.step, tokens, logprobs if any(logprobs) else [])
 
     def close(self) -> None:
         self._closed = True
@@ -129,7 +176,19 @@ class DummyBackend:
         sequence = self._read(row)
         if row.sampling is None:
             return None
+        self._check_counts(sequence, row)
         return _draw(sequence, row.sampling, row.draw, self.vocabulary)
+
+    def _logprobs(self, row: Row, token: int | None) -> Logprobs | None:
+        if token is None or row.sampling is None or row.sampling.logprobs is None:
+            return None
+        return _logprobs(token, row.sampling.logprobs, self.vocabulary.size)
+
+    def _check_counts(self, sequence: bytes, row: Row) -> None:
+        wanted = _counts(_ints(sequence), row)
+        given = row.counts or TokenCounts(b"", b"")
+        if dict(zip(_ints(given.tokens), _ints(given.times), strict=True)) != wanted:
+            raise BackendError(f"a row at {row.start} counts tokens that it does not have")
 
     def _read(self, row: Row) -> bytes:
         num_bytes = (row.start + len(row.tokens)) * _TOKEN_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pie_backend.batch import BackendInfo
+from pie_backend.batch import FORCING_BIAS, Adjustment, BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.contexts import Context, ContextTable
 from pie_daemon.scheduler.request import Request
@@ -29,6 +29,15 @@ class Limits:
                     "invalid-argument",
                     f"token {token} is outside the vocabulary [0, {self._info.vocab_size})",
                 )
+
+    def check_biases(self, adjustment: Adjustment | None) -> None:
+        """Biases name tokens of the vocabulary and leave at least one to draw."""
+        if adjustment is None or not adjustment.logit_bias:
+            return
+        self.check_tokens(adjustment.logit_bias)
+        num_banned = sum(bias <= -FORCING_BIAS for bias in adjustment.logit_bias.values())
+        if num_banned >= self._info.vocab_size:
+            raise PieError("invalid-argument", "logit_bias leaves no token to draw")
 
     def check_length(self, length: int) -> None:
         if length > self._info.max_context:

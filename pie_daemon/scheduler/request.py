@@ -7,15 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pie_backend.batch import Sampling
+from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sampling, TokenCounts
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.contexts import Context
+from pie_daemon.scheduler.counts import RunningCounts
 from pie_daemon.scheduler.text import TextStream
 
 GREEDY = Sampling()
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARS = 2048
 """Of all stop strings together; what they cost is paid under the scheduler's lock."""
+MAX_LOGIT_BIASES = 1024
+MAX_LOGPROBS = 20
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
+MAX_PENALTY = 2.0
+"""Of presence and frequency, in both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,31 @@ class GenerateParams:
             all(stops) and sum(map(len, stops)) <= MAX_STOP_CHARS,
             f"stop_strings must not be empty and have {MAX_STOP_CHARS} characters in all at most",
         )
+        _require(
+            sampling.logprobs is None or 0 <= sampling.logprobs <= MAX_LOGPROBS,
+            f"logprobs must be from 0 to {MAX_LOGPROBS}",
+        )
+        if sampling.adjustment is not None:
+            _check_adjustment(sampling.adjustment)
+
+
+def _check_adjustment(adjustment: Adjustment) -> None:
+    low, high = MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY
+    _require(
+        low <= adjustment.repetition_penalty <= high,
+        f"repetition_penalty must be from {low} to {high}",
+    )
+    for name in ("presence_penalty", "frequency_penalty"):
+        _require(
+            abs(getattr(adjustment, name)) <= MAX_PENALTY,
+            f"{name} must be from {-MAX_PENALTY} to {MAX_PENALTY}",
+        )
+    biases = adjustment.logit_bias
+    _require(len(biases) <= MAX_LOGIT_BIASES, f"more than {MAX_LOGIT_BIASES} entries in logit_bias")
+    _require(
+        all(abs(bias) <= FORCING_BIAS for bias in biases.values()),
+        f"logit_bias must be from {-FORCING_BIAS} to {FORCING_BIAS}",
+    )
 
 
 def _require(holds: bool, message: str) -> None:
@@ -64,6 +95,8 @@ class Chunk:
     tokens: list[int]
     text: str
     """May lag `tokens` by half a character or a possible stop string; the last chunk catches up."""
+    logprobs: list[Logprobs] = field(default_factory=list)
+    """One per token; empty unless asked for."""
 
 
 FinishKind = Literal["stop-token", "stop-string", "length", "budget", "cancelled", "flushed"]
@@ -135,6 +168,11 @@ class Request:
         return None
 
     @property
+    def counts(self) -> TokenCounts | None:
+        """What the penalties of `sampling` look at; None when it has none."""
+        return None
+
+    @property
     def num_drawn(self) -> int:
         """Tokens drawn, those included that a cancellation took back."""
         return 0
@@ -149,7 +187,7 @@ class Request:
         """The longest that the computed part of the context can get through this request."""
         return self.prompt_tokens
 
-    def advance(self, token: int | None) -> None:
+    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
         """Takes in what a batch made of its row."""
         raise NotImplementedError
 
@@ -175,7 +213,7 @@ class Request:
 class Flush(Request):
     """Computes what was appended, and draws nothing."""
 
-    def advance(self, token: int | None) -> None:
+    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
         if self.context.num_pending == 0:
             self.finish = FLUSHED
 
@@ -190,7 +228,10 @@ class Generation(Request):
     stops: frozenset[int]
     token_bytes: Callable[[int], bytes]
     stream: TextStream
+    running_counts: RunningCounts | None = None
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    """One per token, or none at all."""
     num_taken: int = 0
     draws: int = 0
     _texts: list[str] = field(default_factory=list, init=False)
@@ -210,6 +251,10 @@ class Generation(Request):
         return self.params.sampling
 
     @property
+    def counts(self) -> TokenCounts | None:
+        return None if self.running_counts is None else self.running_counts.packed()
+
+    @property
     def num_drawn(self) -> int:
         return self.draws
 
@@ -222,7 +267,7 @@ class Generation(Request):
         # The last token is drawn but never computed by this generation.
         return self.prompt_tokens + self.max_new - 1
 
-    def advance(self, token: int | None) -> None:
+    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
         if token is None:
             return
         if not self.context.owner.budget.spend(1):
@@ -231,6 +276,10 @@ class Generation(Request):
         self.tokens.append(token)
         self.context.journal.append(token)
         self.draws += 1
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
+        if self.running_counts is not None:
+            self.running_counts.add(token)
         finish = self._finish_after(token)
         if finish is not None:
             self.end(finish)
@@ -243,13 +292,15 @@ class Generation(Request):
         self._raise_error()
         if not self.ready or self.drained:
             return None
-        chunk = Chunk(self.tokens[self.num_taken :], "".join(self._texts))
+        start = self.num_taken
+        chunk = Chunk(self.tokens[start:], "".join(self._texts), self.logprobs[start:])
         self.num_taken = len(self.tokens)
         self._texts.clear()
         return chunk
 
     def forget_hidden(self) -> None:
         del self.tokens[self.num_taken :]
+        del self.logprobs[self.num_taken :]
         self._texts.clear()
 
     def _finish_after(self, token: int) -> Finish | None:

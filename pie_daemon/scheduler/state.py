@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendInfo, Batch, BatchResult, Row
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.pages import IntegrityError
@@ -148,6 +149,7 @@ class SchedulerState:
         context = self.contexts.get_idle(context_id)
         params.check()
         self.limits.check_tokens(params.stop_tokens)
+        self.limits.check_biases(params.sampling.adjustment)
         length = len(context.journal)
         if length == 0:
             raise PieError("invalid-argument", "an empty context has nothing to generate from")
@@ -163,6 +165,7 @@ class SchedulerState:
             stops=frozenset((*eos, *params.stop_tokens)),
             token_bytes=self._token_bytes,
             stream=TextStream(params.stop_strings),
+            running_counts=counts_for(params.sampling.adjustment, context.journal),
         )
         if generation.max_new <= 0:
             generation.end(LENGTH)
@@ -249,16 +252,18 @@ class SchedulerState:
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made."""
         flight = self._land()
-        if result.step != self.counters.steps or len(result.tokens) != len(flight):
+        logprobs = result.logprobs or [None] * len(flight)
+        if result.step != self.counters.steps or (
+            not len(result.tokens) == len(logprobs) == len(flight)
+        ):
             raise BackendError(f"the backend answered step {result.step} with the wrong rows")
         delivery = Delivery()
         self._moving.clear()
-        for (request, row), token in zip(flight, result.tokens, strict=True):
-            if (row.sampling is None) != (token is None):
-                raise BackendError("the backend's tokens do not match the rows that asked for one")
+        for (request, row), token, one in zip(flight, result.tokens, logprobs, strict=True):
+            _check_answer(row, token, one)
             if request.id in self.running:
                 self._moving.append(request)
-                self._advance(request, token, delivery)
+                self._advance(request, token, one, delivery)
         return delivery
 
     def fail(self, error: PieError) -> list[int]:
@@ -364,6 +369,7 @@ class SchedulerState:
     def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
         context = request.context
         start, end = context.num_computed, context.num_computed + num_tokens
+        sampling = request.sampling if end == len(context.journal) else None
         request.num_reserved -= self.contexts.extend(context, end, copies)
         context.num_computed = end
         self.counters.computed_tokens += num_tokens
@@ -374,8 +380,9 @@ class SchedulerState:
             tokens=context.journal[start:end],
             start=start,
             pages=context.pages.copy(),
-            sampling=request.sampling if context.num_pending == 0 else None,
+            sampling=sampling,
             draw=request.num_drawn,
+            counts=None if sampling is None else request.counts,
         )
 
     def _land(self) -> list[tuple[Request, Row]]:
@@ -384,10 +391,16 @@ class SchedulerState:
         self.contexts.land()
         return flight
 
-    def _advance(self, request: Request, token: int | None, delivery: Delivery) -> None:
+    def _advance(
+        self,
+        request: Request,
+        token: int | None,
+        logprobs: Logprobs | None,
+        delivery: Delivery,
+    ) -> None:
         self.contexts.publish(request.context)
         drawn = request.num_drawn
-        request.advance(token)
+        request.advance(token, logprobs)
         if request.num_drawn > drawn:
             owner = request.context.owner
             owner.generated_tokens += 1
@@ -397,3 +410,11 @@ class SchedulerState:
             self._retire(request)
         if request.ready:
             delivery.ready.append(request.id)
+
+
+def _check_answer(row: Row, token: int | None, logprobs: Logprobs | None) -> None:
+    sampling = row.sampling
+    if (sampling is None) != (token is None):
+        raise BackendError("the backend's tokens do not match the rows that asked for one")
+    if (sampling is None or sampling.logprobs is None) != (logprobs is None):
+        raise BackendError("the backend's logprobs do not match the rows that asked for them")

@@ -8,6 +8,8 @@ import pytest
 
 from inferlet import Arguments, InvalidArgument, generate_options
 
+BIASES = "`logit_bias` must be an object of token ids and numbers within 100"
+
 
 def read(input: Any) -> None:
     arguments = Arguments(input)
@@ -46,6 +48,25 @@ def test_defaults_of_the_sampling_keys() -> None:
         ({"top_p": 0}, "`top_p` must be a number above 0 and at most 1, not 0"),
         ({"stop": [""]}, '`stop` must be a list of strings, none of them empty, not [""]'),
         ({"ignore_eos": 1}, "`ignore_eos` must be true or false, not 1"),
+        (
+            {"repetition_penalty": 0},
+            "`repetition_penalty` must be a number at least 0.01 and at most 100, not 0",
+        ),
+        (
+            {"presence_penalty": 2.1},
+            "`presence_penalty` must be a number at least -2 and at most 2, not 2.1",
+        ),
+        (
+            {"frequency_penalty": "a"},
+            '`frequency_penalty` must be a number at least -2 and at most 2, not "a"',
+        ),
+        ({"logprobs": 21}, "`logprobs` must be an integer at least 0 and at most 20, not 21"),
+        ({"logprobs": True}, "`logprobs` must be an integer at least 0 and at most 20, not true"),
+        ({"logit_bias": [1]}, f"{BIASES}, not [1]"),
+        ({"logit_bias": {"the": 1}}, f'{BIASES}, not {{"the": 1}}'),
+        ({"logit_bias": {"5": 101}}, f'{BIASES}, not {{"5": 101}}'),
+        ({"logit_bias": {"-5": 1}}, f'{BIASES}, not {{"-5": 1}}'),
+        ({"logit_bias": {"\u0665": 1}}, f'{BIASES}, not {{"\u0665": 1}}'),
         ({"max_token": 5}, "unknown key `max_token`; did you mean `max_tokens`?"),
     ],
 )

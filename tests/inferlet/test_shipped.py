@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferlet import InvalidArgument
+from inferlet import InvalidArgument, TokenLogprobs
 from support.fake_pie import FakePie
 
 Load = Callable[[str], ModuleType]
@@ -91,3 +91,37 @@ def test_chat_needs_messages(pie: FakePie, shipped: Load, messages: Any) -> None
     """An empty or misshapen conversation is named."""
     with pytest.raises(InvalidArgument, match="`messages`"):
         shipped("chat").run({"messages": messages})
+
+
+@pytest.mark.parametrize("name", ["text-completion", "chat"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_are_in_the_result_only_when_asked_for(
+    pie: FakePie, shipped: Load, name: str, stream: bool
+) -> None:
+    """One per token, with as many of the likeliest as wanted; 0 asks for the drawn token's."""
+    message = {"role": "user", "content": "x"}
+    asked = {"prompt": "x"} if name == "text-completion" else {"messages": [message]}
+    pie.answers = [["h", "i"], ["h", "i"], ["h", "i"]]
+    plain, none, two = (
+        shipped(name).run({**asked, "stream": stream, **options})
+        for options in ({}, {"logprobs": 0}, {"logprobs": 2})
+    )
+    assert "logprobs" not in plain
+    assert [TokenLogprobs(-0.5, [])] * 2 == none["logprobs"]
+    assert [TokenLogprobs(-0.5, [(0, -1.0), (1, -2.0)])] * 2 == two["logprobs"]
+
+
+@pytest.mark.parametrize("name", ["text-completion", "chat"])
+def test_penalties_and_biases_reach_the_engine(pie: FakePie, shipped: Load, name: str) -> None:
+    """Under the engine's own names; ids become numbers again on the way."""
+    message = {"role": "user", "content": "x"}
+    asked = {"prompt": "x"} if name == "text-completion" else {"messages": [message]}
+    options = {
+        "repetition_penalty": 1.2,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 2,
+        "logit_bias": {"7": -100, "0": 1.5},
+    }
+    pie.answers = [["hi"]]
+    shipped(name).run({**asked, **options})
+    assert options == {key: pie.options[0][key] for key in options}

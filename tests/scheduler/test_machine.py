@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pie_backend.batch import Sampling
-from pie_backend.dummy import Vocabulary, expected_tokens
+from pie_backend.batch import Adjustment, Logprobs, Sampling
+from pie_backend.dummy import Vocabulary, expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.policy import FollowTheFirst
@@ -34,6 +34,19 @@ tokens_to_append = st.one_of(
     st.lists(st.integers(1, 31), min_size=1, max_size=9),
     st.sampled_from([4, 9, 13, 18]).map(lambda length: list(range(1, length))),
 )
+adjustments = st.builds(
+    Adjustment,
+    repetition_penalty=st.sampled_from([1.0, 1.5]),
+    presence_penalty=st.sampled_from([0.0, 0.5]),
+    logit_bias=st.sampled_from([{}, {3: -100.0}]),
+)
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 2),
+    adjustment=st.none() | adjustments,
+    logprobs=st.sampled_from([None, 0, 2]),
+)
 
 
 @dataclass(eq=False)
@@ -44,6 +57,7 @@ class Modelled:
     tokens: list[int] = field(default_factory=list)
     request: int | None = None
     future: list[int] = field(default_factory=list)
+    num_top: int | None = None
     flushing: bool = False
 
 
@@ -157,17 +171,17 @@ class Machine(RuleBasedStateMachine):
         context=contexts,
         max_tokens=st.integers(1, 20),
         chunk_tokens=st.integers(0, 3),
-        seed=st.one_of(st.none(), st.integers(0, 2)),
+        sampling=samplings,
     )
     def generate(
-        self, context: Modelled, max_tokens: int, chunk_tokens: int, seed: int | None
+        self, context: Modelled, max_tokens: int, chunk_tokens: int, sampling: Sampling
     ) -> None:
-        sampling = Sampling() if seed is None else Sampling(temperature=1.0, seed=seed)
         params = GenerateParams(sampling, max_tokens=max_tokens, chunk_tokens=chunk_tokens)
 
         def call() -> None:
             context.request = self.state.generate(context.id, params)
             context.future = self.reference(context.tokens, max_tokens, sampling)
+            context.num_top = sampling.logprobs
 
         self.refused_when_busy(context, call)
 
@@ -191,6 +205,7 @@ class Machine(RuleBasedStateMachine):
         chunk = self.state.take(context.request)
         if chunk is not None:
             assert context.future[: len(chunk.tokens)] == chunk.tokens
+            assert self.logprobs(chunk.tokens, context.num_top) == chunk.logprobs
             del context.future[: len(chunk.tokens)]
             context.tokens += chunk.tokens
         self.settle(context)
@@ -266,6 +281,9 @@ class Machine(RuleBasedStateMachine):
         room = min(max_tokens, VOCABULARY.max_context - len(tokens))
         future = expected_tokens(tokens, room, sampling, VOCABULARY)
         return future[: future.index(0) + 1] if 0 in future else future
+
+    def logprobs(self, tokens: list[int], num_top: int | None) -> list[Logprobs]:
+        return [] if num_top is None else expected_logprobs(tokens, num_top, VOCABULARY.size)
 
     def settle(self, context: Modelled) -> None:
         assert context.request is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BatchResult, Sampling
+from pie_backend.batch import Adjustment, BatchResult, Logprobs, Sampling
 from pie_backend.dummy import Vocabulary, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -16,6 +17,10 @@ from pie_daemon.scheduler.state import SchedulerState
 from support.stepping import Stepper
 
 PROMPT = [11, 12, 13, 14, 15, 16]
+
+
+def adjusted(**changes: Any) -> Sampling:
+    return Sampling(adjustment=Adjustment(**changes))
 
 
 @pytest.fixture
@@ -327,6 +332,14 @@ def test_refusals(call: Callable[[SchedulerState, int], object], code: str, word
         (GenerateParams(Sampling(min_p=1.1)), "min_p"),
         (GenerateParams(Sampling(seed=1 << 64)), "seed"),
         (GenerateParams(Sampling(seed=-1)), "seed"),
+        (GenerateParams(Sampling(logprobs=21)), "logprobs"),
+        (GenerateParams(Sampling(logprobs=-1)), "logprobs"),
+        (GenerateParams(adjusted(repetition_penalty=0)), "repetition_penalty"),
+        (GenerateParams(adjusted(repetition_penalty=float("nan"))), "repetition_penalty"),
+        (GenerateParams(adjusted(presence_penalty=-2.5)), "presence_penalty"),
+        (GenerateParams(adjusted(frequency_penalty=float("inf"))), "frequency_penalty"),
+        (GenerateParams(adjusted(logit_bias={1: 101.0})), "logit_bias"),
+        (GenerateParams(adjusted(logit_bias=dict.fromkeys(range(1025), 1.0))), "logit_bias"),
         (GenerateParams(stop_strings=("",)), "stop_strings"),
         (GenerateParams(stop_strings=("x" * 2000, "y" * 49)), "stop_strings"),
         (GenerateParams(stop_strings=("x",) * 65), "stop_strings"),
@@ -354,7 +367,9 @@ def test_sampling_draws_count_from_the_generation_start(stepper: Stepper) -> Non
     assert [expected, expected] == [stepper.drain(request) for request in requests]
 
 
-@pytest.mark.parametrize("answer", ["too few", "wrong step", "no sample"])
+@pytest.mark.parametrize(
+    "answer", ["too few", "wrong step", "no sample", "unasked logprobs", "too many logprobs"]
+)
 def test_a_misaligned_answer_is_the_backends_fault(stepper: Stepper, answer: str) -> None:
     """A result that does not match the rows in flight is refused as a whole."""
     stepper.start(PROMPT, 3)
@@ -364,6 +379,8 @@ def test_a_misaligned_answer_is_the_backends_fault(stepper: Stepper, answer: str
         "too few": BatchResult(batch.step, []),
         "wrong step": BatchResult(batch.step + 1, [1]),
         "no sample": BatchResult(batch.step, [None]),
+        "unasked logprobs": BatchResult(batch.step, [1], [Logprobs(-1.0)]),
+        "too many logprobs": BatchResult(batch.step, [1], [None, None]),
     }
 
     with pytest.raises(BackendError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 from pie_backend.base import Backend
-from pie_backend.batch import Batch, Row, Sampling
+from pie_backend.batch import Batch, BatchResult, Logprobs, Row, Sampling, TokenCounts
 
 GREEDY = Sampling()
 
@@ -21,6 +23,7 @@ class Sequence:
     sampling: Sampling = GREEDY
     computed: int = 0
     generated: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
@@ -36,14 +39,36 @@ class Sequence:
             pages=self.pages,
             sampling=self.sampling if samples else None,
             draw=len(self.generated),
+            counts=counted(self.tokens, self.generated) if samples and self.is_counted else None,
         )
 
-    def take(self, row: Row, token: int | None) -> None:
+    @property
+    def is_counted(self) -> bool:
+        adjustment = self.sampling.adjustment
+        return adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn)
+
+    def take(self, row: Row, token: int | None, logprobs: Logprobs | None) -> None:
         self.computed = row.start + len(row.tokens)
         assert (token is None) == (row.sampling is None)
         if token is not None:
             self.tokens.append(token)
             self.generated.append(token)
+        wants = row.sampling is not None and row.sampling.logprobs is not None
+        assert (logprobs is not None) == wants
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
+
+
+def counted(seen: list[int], drawn: list[int]) -> TokenCounts:
+    """Of all tokens that penalties may look at, in an order of its own."""
+    times = Counter(dict.fromkeys(sorted(seen), 0))
+    times.update(drawn)
+    return TokenCounts(array("i", times.keys()).tobytes(), array("i", times.values()).tobytes())
+
+
+def logprobs_of(result: BatchResult) -> list[Logprobs | None]:
+    """One per row, as if it said so every time."""
+    return result.logprobs or [None] * len(result.tokens)
 
 
 class Driver:
@@ -69,8 +94,9 @@ class Driver:
         rows = [sequence.next_row(chunk) for sequence in sequences]
         result = self.backend.execute(Batch(self.step_number, rows))
         assert result.step == self.step_number
-        for sequence, row, token in zip(sequences, rows, result.tokens, strict=True):
-            sequence.take(row, token)
+        answers = zip(result.tokens, logprobs_of(result), strict=True)
+        for sequence, row, (token, logprobs) in zip(sequences, rows, answers, strict=True):
+            sequence.take(row, token, logprobs)
 
     def run(self, sequences: list[Sequence], chunk: int | None = None) -> list[list[int]]:
         """All of them together until each has what it wanted; their order changes every step."""

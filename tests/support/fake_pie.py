@@ -118,6 +118,7 @@ class Generation(Resource):
         self._chunks = pie.answers.pop(0)
         self._cancelled = False
         pie.options.append(json.loads(options))
+        self._num_top = pie.options[-1].get("logprobs")
         pie.prompts.append("".join(map(chr, context.held)))
 
     def next(self) -> Any:
@@ -126,7 +127,13 @@ class Generation(Resource):
         text = self._chunks.pop(0)
         tokens = [ord(char) for char in text]
         self._context.held += tokens
-        return SimpleNamespace(tokens=tokens, text=text)
+        return SimpleNamespace(tokens=tokens, text=text, logprobs=self._logprobs(tokens))
+
+    def _logprobs(self, tokens: list[int]) -> list[Any]:
+        if self._num_top is None:
+            return []
+        top = [(token, -1.0 - token) for token in range(self._num_top)]
+        return [SimpleNamespace(chosen=-0.5, top=top) for _ in tokens]
 
     def finish(self) -> Any:
         return _reason("Cancelled") if self._cancelled else self.pie.reason

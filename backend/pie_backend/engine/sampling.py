@@ -72,10 +72,14 @@ def _keep(scaled: torch.Tensor, weights: torch.Tensor, wanted: list[Sampling]) -
     if not is_enough:
         top = scaled.sort(descending=True).values
         counts, _ = _num_kept(top, totals, wanted, vocab_size)
-    cut = top.gather(-1, counts - 1)
-    above = scaled > cut
-    equal = scaled == cut
-    # Ties at the cut: as many as the count leaves room for, lowest ids first.
+    return largest(scaled, top.gather(-1, counts - 1), counts)
+
+
+def largest(values: torch.Tensor, cut: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
+    """bool [R, vocab]: the `counts` largest of each row, where `cut` [R, 1] is the smallest of
+    them; among those equal to it the lowest ids."""
+    above = values > cut
+    equal = values == cut
     room = counts - above.sum(-1, keepdim=True)
     if bool((equal.sum(-1, keepdim=True) > room).any()):
         equal &= equal.cumsum(-1) <= room

@@ -65,7 +65,8 @@ def next_chunk(host: HostContext, generation: Generation) -> dict[str, Any] | No
     chunk = generation.context.model.scheduler.take(generation.request)
     if chunk is None:
         return None
-    return {"tokens": chunk.tokens, "text": chunk.text, "logprobs": []}
+    logprobs = [{"chosen": one.chosen, "top": one.top} for one in chunk.logprobs]
+    return {"tokens": chunk.tokens, "text": chunk.text, "logprobs": logprobs}
 
 
 def finish(host: HostContext, generation: Generation) -> tuple[str, Any] | None:

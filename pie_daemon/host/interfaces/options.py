@@ -7,22 +7,24 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pie_backend.batch import Sampling
+from pie_backend.batch import FORCING_BIAS, Adjustment, Sampling
 from pie_daemon.errors import PieError
-
-_LATER = frozenset(
-    {
-        "repetition_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "logprobs",
-        "ngram_speculation",
-    }
+from pie_daemon.scheduler.request import (
+    MAX_LOGIT_BIASES,
+    MAX_LOGPROBS,
+    MAX_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MIN_REPETITION_PENALTY,
 )
+
+_LATER = frozenset({"ngram_speculation"})
 """Keys of schemas/generate.json that this version refuses by name."""
 
 _Stop = Annotated[str, Meta(min_length=1)]
+_Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
+_Bias = Annotated[float, Meta(ge=-FORCING_BIAS, le=FORCING_BIAS)]
+_TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_NO_ADJUSTMENT = Adjustment()
 
 
 class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,9 +40,27 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_strings: list[_Stop] = []
     ignore_eos: bool = False
     chunk_tokens: Annotated[int, Meta(ge=0)] = 1
+    repetition_penalty: Annotated[
+        float, Meta(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)
+    ] = 1.0
+    presence_penalty: _Penalty = 0.0
+    frequency_penalty: _Penalty = 0.0
+    logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=MAX_LOGIT_BIASES)] = {}
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p, self.seed or 0)
+        adjustment = Adjustment(
+            self.repetition_penalty, self.presence_penalty, self.frequency_penalty, self.logit_bias
+        )
+        return Sampling(
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.seed or 0,
+            None if adjustment == _NO_ADJUSTMENT else adjustment,
+            self.logprobs,
+        )
 
 
 _KEYS = frozenset(GenerateOptions.__struct_fields__)
@@ -58,7 +78,7 @@ def parse_options(text: str) -> GenerateOptions:
         raise PieError("invalid-argument", f"generate options: {error}") from None
     _refuse_keys(raw)
     try:
-        return msgspec.convert(raw, GenerateOptions)
+        return msgspec.convert(raw, GenerateOptions, str_keys=True)
     except msgspec.ValidationError as error:
         raise PieError("invalid-argument", f"generate options: {error}") from None
 

@@ -21,7 +21,10 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
             send(piece)
     if stream:
         session.send_event("usage", **reply.usage.to_dict())
-    return result(reply)
+    answer = result(reply)
+    if options.get("logprobs") is not None:
+        answer["logprobs"] = reply.logprobs
+    return answer
 
 
 def send(piece: str | ToolCall) -> None:

@@ -17,7 +17,10 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
         context.append(model.encode(prompt, add_special=True))
         options["chunk_tokens"] = 1 if stream else 0
         with context.generate(**options) as generation:
-            return complete(generation, stream)
+            answer = complete(generation, stream)
+    if options.get("logprobs") is not None:
+        answer["logprobs"] = generation.logprobs
+    return answer
 
 
 def complete(generation: Generation, stream: bool) -> dict[str, Any]:

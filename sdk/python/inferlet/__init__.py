@@ -23,7 +23,7 @@ from inferlet.errors import (
     Timeout,
     Unsupported,
 )
-from inferlet.generation import Chunk, FinishReason, Generation, Usage
+from inferlet.generation import Chunk, FinishReason, Generation, TokenLogprobs, Usage
 from inferlet.model import Model, ModelInfo
 from inferlet.tool_calls import ToolCall, ToolCallParser
 
@@ -53,6 +53,7 @@ __all__ = [
     "Quota",
     "Reply",
     "Timeout",
+    "TokenLogprobs",
     "ToolCall",
     "ToolCallParser",
     "Unsupported",

@@ -69,6 +69,11 @@ class Arguments:
         value = self._take(key, list(default), _is_texts, "a list of strings, none of them empty")
         return [value] if isinstance(value, str) else value
 
+    def biases(self, key: str) -> dict[int, float] | None:
+        """An object from token ids, which JSON has to write as strings, to numbers."""
+        value = self._take(key, None, _is_biases, "an object of token ids and numbers within 100")
+        return None if value is None else {int(token): bias for token, bias in value.items()}
+
     def items(self, key: str, default: Any = ...) -> Any:
         """A list of JSON objects, which is what `messages` and `tools` are."""
         allowed = "a list of objects"
@@ -117,6 +122,11 @@ def generate_options(arguments: Arguments) -> GenerateOptions:
         seed=arguments.integer("seed", None, minimum=0, maximum=2**63 - 1),
         stop_strings=arguments.texts("stop"),
         ignore_eos=arguments.boolean("ignore_eos", False),
+        repetition_penalty=arguments.number("repetition_penalty", None, minimum=0.01, maximum=100),
+        presence_penalty=arguments.number("presence_penalty", None, minimum=-2, maximum=2),
+        frequency_penalty=arguments.number("frequency_penalty", None, minimum=-2, maximum=2),
+        logit_bias=arguments.biases("logit_bias"),
+        logprobs=arguments.integer("logprobs", None, minimum=0, maximum=20),
     )
 
 
@@ -131,6 +141,13 @@ def _is_number(value: Any) -> bool:
 def _is_texts(value: Any) -> bool:
     values = [value] if isinstance(value, str) else value
     return isinstance(values, list) and all(isinstance(v, str) and v for v in values)
+
+
+def _is_biases(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        token.isascii() and token.isdigit() and _is_number(bias) and abs(bias) <= 100
+        for token, bias in value.items()
+    )
 
 
 def _is_objects(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from inferlet.context import Context, GenerateOptions
 from inferlet.errors import InvalidArgument
-from inferlet.generation import FinishReason, Usage
+from inferlet.generation import FinishReason, TokenLogprobs, Usage
 from inferlet.model import Model
 from inferlet.tool_calls import ToolCall, ToolCallParser
 
@@ -22,6 +22,8 @@ class Reply:
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """One per token; empty unless the option `logprobs` was given."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     usage: Usage = field(default_factory=Usage)
@@ -92,7 +94,7 @@ class Chat:
                 yield from _pieces(parser, parser.feed(chunk.text), reply)
             yield from _pieces(parser, parser.close(), reply)
             reply.tokens, reply.usage = generation.tokens, generation.usage
-            reply.finish_reason = generation.finish_reason
+            reply.logprobs, reply.finish_reason = generation.logprobs, generation.finish_reason
         self._remember(reply)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
@@ -27,6 +27,16 @@ class GenerateOptions(TypedDict, total=False):
     ignore_eos: bool | None
     chunk_tokens: int | None
     """How many tokens a chunk holds at least; 0 hands everything over at the end."""
+    repetition_penalty: float | None
+    """Above 1 against tokens that occurred, in the context or since."""
+    presence_penalty: float | None
+    """Above 0 against tokens that this generation has drawn."""
+    frequency_penalty: float | None
+    """The same, once for every time."""
+    logit_bias: Mapping[int, float] | None
+    """By token id, added to the logits; -100 never draws the token, 100 draws no other."""
+    logprobs: int | None
+    """Report log probabilities of the drawn token and of so many of the likeliest."""
 
 
 class Context:

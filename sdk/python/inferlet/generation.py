@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
@@ -25,10 +25,22 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Of one token, in the model's own distribution: before temperature, penalties and biases."""
+
+    chosen: float
+    """Natural logarithm of the drawn token's probability."""
+    top: list[tuple[int, float]]
+    """The likeliest tokens and theirs, in descending order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     tokens: list[int]
     text: str
     """May lag behind `tokens`: half a character, or the beginning of a stop string, waits."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """One per token; empty unless the option `logprobs` was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +58,14 @@ class Usage:
 class Generation:
     """Iterate over it for chunks as they come, or `collect()` it whole.
 
-    `text` and `tokens` grow with every chunk taken. Leaving a `with` block, or `cancel()`, stops
-    the engine; the context then ends with what was taken.
+    `text`, `tokens` and `logprobs` grow with every chunk taken. Leaving a `with` block, or
+    `cancel()`, stops the engine; the context then ends with what was taken.
     """
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
         self._texts: list[str] = []
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -64,9 +77,11 @@ class Generation:
         raw = _host.call(self.handle.next)
         if raw is None:
             return None
+        logprobs = [TokenLogprobs(one.chosen, one.top) for one in raw.logprobs]
         self._texts.append(raw.text)
         self.tokens += raw.tokens
-        return Chunk(raw.tokens, raw.text)
+        self.logprobs += logprobs
+        return Chunk(raw.tokens, raw.text, logprobs)
 
     def collect(self) -> Generation:
         """Waits for the end, so that `text`, `tokens` and `finish_reason` are whole."""

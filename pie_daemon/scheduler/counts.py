@@ -1,0 +1,37 @@
+"""Token counts of one generation, kept up one token at a time and packed once per batch."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from pie_backend.batch import Adjustment, TokenCounts
+
+
+class RunningCounts:
+    """Every distinct token once, in the order of its first occurrence."""
+
+    def __init__(self, prompt: Iterable[int]) -> None:
+        self._places = {token: place for place, token in enumerate(dict.fromkeys(prompt))}
+        self._tokens = array("i", self._places)
+        self._times = array("i", bytes(self._tokens.itemsize * len(self._tokens)))
+
+    def add(self, token: int) -> None:
+        """Takes in a drawn token."""
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._tokens):
+            self._tokens.append(token)
+            self._times.append(0)
+        self._times[place] += 1
+
+    def packed(self) -> TokenCounts:
+        return TokenCounts(self._tokens.tobytes(), self._times.tobytes())
+
+
+def counts_for(adjustment: Adjustment | None, prompt: Iterable[int]) -> RunningCounts | None:
+    """None: nothing looks at counts."""
+    if adjustment is None:
+        return None
+    if adjustment.counts_prompt:
+        return RunningCounts(prompt)
+    return RunningCounts(()) if adjustment.counts_drawn else None

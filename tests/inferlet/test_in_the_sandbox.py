@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pie_backend.dummy import expected_tokens
+from pie_backend.batch import Adjustment, Sampling
+from pie_backend.dummy import expected_logprobs, expected_tokens
 from pie_daemon.runtime.events import Event
 from pie_daemon.runtime.instance import Instance
 from support.rig import Rig, events
@@ -110,6 +111,31 @@ def test_chat_answers_a_conversation(rig: Rig) -> None:
     asked = [{"role": "user", "content": "hello"}]
     answer = rig.run("chat", messages=asked, max_tokens=8, temperature=0, ignore_eos=True)
     assert expected_tokens(list(b"hello"), 8) == answer["tokens"]
+
+
+def test_penalties_and_logprobs_cross_the_border_and_back(rig: Rig) -> None:
+    """Options as a client writes them; one record per token, exact, streamed or not."""
+    rig.install("text-completion")
+    asked = {"prompt": "hello", "max_tokens": 9, "temperature": 0, "ignore_eos": True}
+    options = {"repetition_penalty": 1.5, "logit_bias": {"5": -100, "6": 2}, "logprobs": 3}
+    adjustment = Adjustment(repetition_penalty=1.5, logit_bias={5: -100.0, 6: 2.0})
+    wanted = expected_tokens(list(b"hello"), 9, Sampling(adjustment=adjustment))
+    known = expected_logprobs(wanted, 3, rig.vocabulary.size)
+    for stream in (False, True):
+        answer = rig.run("text-completion", **asked, **options, stream=stream)
+        assert wanted == answer["tokens"]
+        assert [
+            {"chosen": one.chosen, "top": [list(pair) for pair in one.top]} for one in known
+        ] == answer["logprobs"]
+    assert "logprobs" not in rig.run("text-completion", **asked)
+
+
+def test_an_id_that_the_model_does_not_have_is_refused_by_name(rig: Rig) -> None:
+    """The program cannot know the vocabulary; the scheduler does."""
+    rig.install("text-completion")
+    outcome = rig.outcome(rig.launch("text-completion", prompt="x", logit_bias={"512": 1}))
+    assert ("error", "invalid-argument") == (outcome.status, outcome.code)
+    assert "token 512 is outside the vocabulary" in (outcome.message or "")
 
 
 def test_a_refusal_reaches_the_client_in_the_programs_words(rig: Rig) -> None:

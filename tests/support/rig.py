@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pie_backend.batch import BackendConfig
-from pie_backend.dummy import DummyBackend, Vocabulary
+from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.host.context import Model, Models
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.runtime.events import Event
@@ -28,6 +28,8 @@ from support.waiting import until
 class Letters:
     """A tokenizer without a model: a byte is a token."""
 
+    vocabulary = Vocabulary()
+
     def encode(self, text: str, add_special: bool) -> list[int]:
         return list(text.encode())
 
@@ -43,18 +45,38 @@ class Letters:
         return self.encode("\n".join(str(one["content"]) for one in messages), False)
 
 
+class Spelling(Letters):
+    """Greedy generations after a prompt spell a text, one byte of it with every token."""
+
+    vocabulary = Vocabulary(size=1 << 20)  # wide enough that no token comes twice
+
+    def __init__(self, text: str, prompt: str) -> None:
+        data = text.encode()
+        tokens = expected_tokens(list(prompt.encode()), len(data), vocabulary=self.vocabulary)
+        assert len(set(tokens)) == len(tokens)
+        self._bytes = {token: bytes([byte]) for token, byte in zip(tokens, data, strict=True)}
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._bytes[token]
+
+
 class Rig:
     """`supervisor` and `store` are the real ones; compiled code is shared by all tests."""
 
     def __init__(
-        self, root: Path, *, num_pages: int = 512, limits: LimitsConfig | None = None
+        self,
+        root: Path,
+        *,
+        num_pages: int = 512,
+        limits: LimitsConfig | None = None,
+        letters: Letters | None = None,
     ) -> None:
         self.limits = limits or LimitsConfig()
-        self.vocabulary = Vocabulary()
+        tokenizer: Any = letters or Letters()
+        self.vocabulary = tokenizer.vocabulary
         backend = DummyBackend(
             BackendConfig(name="dummy", kind="dummy", path="", kv_pages=num_pages), self.vocabulary
         )
-        tokenizer: Any = Letters()
         self.scheduler = Scheduler(backend, tokenizer.token_bytes)
         self.scheduler.start()
         models = Models({"dummy": Model("dummy", backend.info, tokenizer, self.scheduler)}, "dummy")

@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
         started = []
         for length, owner in zip(lengths, owners, strict=True):
             started.append(self.create(list(range(1, length)), owner))
-            self.generate(started[-1], max_tokens, 1, None)
+            self.generate(started[-1], max_tokens, 1, Sampling())
         return multiple(*started)  # type: ignore[return-value]
 
     @rule(context=contexts, tokens=tokens_to_append)

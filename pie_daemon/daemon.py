@@ -23,12 +23,15 @@ from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
 from pie_daemon.host.context import Model, Models
+from pie_daemon.host.topics import Topics
 from pie_daemon.listener.lock import acquire
 from pie_daemon.listener.seams import Services
 from pie_daemon.listener.server import Server
+from pie_daemon.runtime.execution import Shared
 from pie_daemon.runtime.outcome import Budgets
 from pie_daemon.runtime.programs import ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
 from pie_daemon.tasks import Tasks
@@ -61,6 +64,7 @@ class Daemon:
         self._server: Server | None = None
         self._watcher: Watcher | None = None
         self._supervisor: Supervisor | None = None
+        self._storage: Storage | None = None
         self._lock: Any = None
         self._tasks = Tasks("daemon")
         self._stop_asked = asyncio.Event()
@@ -114,7 +118,9 @@ class Daemon:
         # 3. Clients have their last events; goodbye.
         if self._server is not None:
             await self._server.close()
-        # 4. Schedulers, then the workers under them.
+        # 4. What programs have stored, then schedulers, then the workers under them.
+        if self._storage is not None:
+            await asyncio.to_thread(self._storage.close)
         await asyncio.to_thread(self._stop_models)
         # 5. The lock last: from here another daemon may start.
         if self._lock is not None:
@@ -153,9 +159,14 @@ class Daemon:
         sandbox = Sandbox(state / "compiled", config.runtime.compile_timeout_s)
         self._programs = ProgramStore(state / "programs", sandbox, config.limits.upload_bytes)
         assert config.model.name is not None  # `complete` has filled it in
-        models = Models(self._models, config.model.name)
+        self._storage = Storage(state / "storage.sqlite3", lambda: self.config.limits)
+        shared = Shared(
+            Models(self._models, config.model.name),
+            Topics(lambda: self.config.limits),
+            self._storage,
+        )
         self._supervisor = Supervisor(
-            self._programs, sandbox, models, config.runtime, lambda: self.config.limits
+            self._programs, sandbox, shared, config.runtime, lambda: self.config.limits
         )
 
     def _start_watcher(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pie_daemon.errors import PieError
 from pie_daemon.host.guest import Guest
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pie_backend.batch import BackendInfo
     from pie_backend.tokenizer import Tokenizer
     from pie_daemon.host.inbox import Inbox
+    from pie_daemon.host.interfaces.launch import LaunchOptions
+    from pie_daemon.host.topics import Topics
     from pie_daemon.scheduler.service import Scheduler
 
 
@@ -45,6 +47,47 @@ class Models:
 EventKind = Literal["stdout", "stderr", "log", "message", "blob", "outcome"]
 
 
+class Write(Protocol):
+    """A change on its way to the disk."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def error(self) -> PieError | None:
+        """Why it was refused, once it is done."""
+        ...
+
+
+class Storage(Protocol):
+    """The durable pairs of this program for its user."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def keys(self, prefix: str) -> list[str]: ...
+
+    def write(self, key: str, value: bytes | None, notify: Callable[[], None]) -> Write:
+        """None deletes. Never blocks; `notify` is called from another thread once it is done."""
+        ...
+
+
+class LaunchedChild(Protocol):
+    """An instance that this one has launched."""
+
+    @property
+    def id(self) -> str: ...
+
+    def outcome(self) -> tuple[str, str | PieError] | None:
+        """None while it runs, then ("ok", result) or ("err", error)."""
+        ...
+
+    def cancel(self) -> None: ...
+
+    def let_go(self, cancel: bool) -> None:
+        """No more wakes from it; unless cancelled it runs on by itself."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class HostPorts:
     """The instance's ways to the outside, given by the runtime."""
@@ -53,6 +96,8 @@ class HostPorts:
     """(kind, data, name): one event for the client; blocks while the client lags behind."""
     budget: Callable[[], dict[str, float]]
     """What is left of the launch's budgets; absent where there is no limit."""
+    launch: Callable[[str, str, LaunchOptions], LaunchedChild]
+    """(program, input, options): a child, whose end wakes this instance's mailbox."""
 
 
 @dataclass(kw_only=True)
@@ -64,4 +109,6 @@ class HostContext(Guest):
     username: str
     models: Models
     inbox: Inbox
+    topics: Topics
+    storage: Storage
     ports: HostPorts

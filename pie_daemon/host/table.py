@@ -34,6 +34,8 @@ class Table:
         self._objects: dict[int, Any] = {}  # id(object) -> object, in order of arrival
         self._taken: list[Any] = []
         self._next = 1
+        self.closed = False
+        """The instance has ended: an object closed from now on was not dropped by the program."""
 
     def __len__(self) -> int:
         """Names in use."""
@@ -91,6 +93,7 @@ class Table:
 
     def close(self) -> None:
         """Frees every object, newest first; the table is empty afterwards."""
+        self.closed = True
         self._names.clear()
         self._taken.clear()
         while self._objects:

@@ -108,3 +108,84 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             why="as much as the other direction",
         ),
     ] = 1 << 20
+    storage_key_bytes: Annotated[
+        Count,
+        setting(
+            "The longest key that a program may store under",
+            unit="bytes",
+            reload="live",
+            why="a path or a hash; what is longer belongs into a value",
+        ),
+    ] = 1024
+    storage_value_bytes: Annotated[
+        Count,
+        setting(
+            "The largest value that a program may store",
+            unit="bytes",
+            reload="live",
+            why="a transcript fits, and none holds up the writes of others",
+        ),
+    ] = 1 << 20
+    storage_user_bytes: Annotated[
+        Count,
+        setting(
+            "All pairs that the programs of one user store together",
+            unit="bytes",
+            reload="live",
+            why="room for notes of thousands of runs, not for a file server",
+        ),
+    ] = 64 << 20
+    storage_list_keys: Annotated[
+        Count,
+        setting(
+            "The most keys that one call may list",
+            unit="keys",
+            reload="live",
+            why="a millisecond of work while others read",
+        ),
+    ] = 10_000
+    topic_messages: Annotated[
+        Count,
+        setting(
+            "Messages that wait in one queue, or for one listener",
+            unit="messages",
+            reload="live",
+            why="a burst fits; a thousand behind is not catching up",
+        ),
+    ] = 1024
+    topic_bytes: Annotated[
+        Count,
+        setting(
+            "The same in bytes",
+            unit="bytes",
+            reload="live",
+            why="as much as a client may leave unread",
+        ),
+    ] = 1 << 20
+    messaging_bytes: Annotated[
+        Count,
+        setting(
+            "Messages that wait in all queues and for all listeners of one user",
+            unit="bytes",
+            reload="live",
+            why="sixteen full queues; they are held in memory",
+        ),
+    ] = 16 << 20
+    children: Annotated[
+        Count,
+        setting(
+            "Programs that run below one launch of a client, at any depth",
+            unit="programs",
+            reload="live",
+            why="more than can generate well together; far below what all users share",
+        ),
+    ] = 64
+    child_depth: Annotated[
+        Count,
+        setting(
+            "How deep programs may launch programs that launch programs",
+            unit="launches",
+            reload="live",
+            why="a tree of agents, not a runaway recursion",
+        ),
+    ] = 4

@@ -35,7 +35,11 @@ class EventLog:
     lock; they must be cheap and must not raise.
     """
 
-    def __init__(self, on_ack: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, on_ack: Callable[[], None] = lambda: None, max_kept_bytes: int | None = None
+    ) -> None:
+        """With `max_kept_bytes` nobody has to acknowledge: the oldest events make way."""
+        self._max_kept_bytes = max_kept_bytes
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
         self._callbacks: list[Callable[[], None]] = []
@@ -57,10 +61,17 @@ class EventLog:
             event = Event(self._last_seq, kind, name, data)
             self._events.append(event)
             self._unacked_bytes += event.size_bytes
+            self._make_way()
             callbacks = tuple(self._callbacks)
         for callback in callbacks:
             callback()
         return event.seq
+
+    def _make_way(self) -> None:
+        if self._max_kept_bytes is None:
+            return
+        while len(self._events) > 1 and self._unacked_bytes > self._max_kept_bytes:
+            self._unacked_bytes -= self._events.popleft().size_bytes
 
     def read(self, after: int, max_bytes: int) -> list[Event]:
         """Events behind `after` that are still kept; at least one if there is any."""

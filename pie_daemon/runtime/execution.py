@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -10,12 +12,15 @@ import structlog
 from pie_daemon.errors import CODES, Code, PieError
 from pie_daemon.host.context import HostContext, HostPorts, Models
 from pie_daemon.host.run import Outcome as RunOutcome
-from pie_daemon.host.stop import CpuMeter, Reason
-from pie_daemon.runtime.budget import SharedTokens
-from pie_daemon.runtime.outcome import Outcome, Status, Usage
+from pie_daemon.host.stop import Reason
+from pie_daemon.host.topics import Topics
+from pie_daemon.runtime.child import Child
+from pie_daemon.runtime.outcome import Budgets, Outcome, Status, Usage
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.storage import Owner, ProgramStorage, Storage
 
 if TYPE_CHECKING:
+    from pie_daemon.host.interfaces.launch import LaunchOptions
     from pie_daemon.runtime.instance import Instance, Launch
 
 _log = structlog.get_logger()
@@ -28,16 +33,32 @@ _STATUS: dict[Reason, tuple[Status, Code]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all instances of a daemon work with."""
+
+    models: Models
+    topics: Topics
+    storage: Storage
+
+
+LaunchChild = Callable[["Instance", str, str, Budgets], "Instance"]
+"""(parent, program, input, budgets)"""
+
+
 class Execution:
     """The body of one instance."""
 
-    def __init__(self, launch: Launch, sandbox: Sandbox, models: Models) -> None:
+    def __init__(
+        self, launch: Launch, sandbox: Sandbox, shared: Shared, launch_child: LaunchChild
+    ) -> None:
         self._launch = launch
         self._sandbox = sandbox
-        self._models = models
-        self._grants = launch.grants
-        self._tokens = SharedTokens(self._grants.tokens)
-        self._cpu = CpuMeter(self._grants.cpu_s)
+        self._shared = shared
+        self._models = shared.models
+        self._launch_child = launch_child
+        self._accounts = launch.accounts
+        self._cpu = launch.accounts.cpu
         self._final: Usage | None = None
 
     def run(self, instance: Instance) -> Outcome:
@@ -57,8 +78,9 @@ class Execution:
             model.scheduler.add_owner(
                 self._launch.id,
                 user=self._launch.username,
-                budget=self._tokens,
-                max_kv_pages=self._grants.kv_pages,
+                root=self._launch.family.root,
+                budget=self._accounts.tokens,
+                max_kv_pages=self._accounts.kv_pages,
             )
 
     def _leave_schedulers(self) -> None:
@@ -71,7 +93,7 @@ class Execution:
         return HostContext(
             mailbox=instance.mailbox,
             cpu=self._cpu,
-            memory_bytes=self._grants.memory_bytes,
+            memory_bytes=launch.grants.memory_bytes,
             on_line=lambda stream, line: instance.emit(stream, line.encode()),
             on_failure=lambda where, error: _log.error(
                 "host_call_failed", instance=launch.id, where=where, exc_info=error
@@ -81,18 +103,23 @@ class Execution:
             username=launch.username,
             models=self._models,
             inbox=instance.inbox,
-            ports=HostPorts(emit=instance.emit, budget=lambda: self._left(instance)),
+            topics=self._shared.topics,
+            storage=ProgramStorage(self._shared.storage, _owner_of(launch)),
+            ports=self._ports(instance),
         )
+
+    def _ports(self, instance: Instance) -> HostPorts:
+        def launch(program: str, program_input: str, options: LaunchOptions) -> Child:
+            budgets = msgspec.convert(options, Budgets, from_attributes=True)
+            child = self._launch_child(instance, program, program_input, budgets)
+            return Child(child, instance.mailbox.wake)
+
+        return HostPorts(emit=instance.emit, budget=lambda: self._left(instance), launch=launch)
 
     def _left(self, instance: Instance) -> dict[str, float]:
         """What is left under the names of the launch's budgets; absent where there is no limit."""
-        cpu_s = self._grants.cpu_s
-        left = {
-            "max_tokens_total": self._tokens.left(),
-            "max_cpu_s": None if cpu_s is None else max(0.0, cpu_s - self._cpu.used_s),
-            "deadline_s": instance.left_s,
-            "max_kv_pages": self._grants.kv_pages,
-        }
+        self._cpu.charge()
+        left = {**self._accounts.left(), "deadline_s": instance.left_s}
         return {name: value for name, value in left.items() if value is not None}
 
     def usage(self) -> Usage:
@@ -113,6 +140,11 @@ class Execution:
             model.scheduler.owner_usage(self._launch.id).kv_pages
             for model in self._models.by_name.values()
         )
+
+
+def _owner_of(launch: Launch) -> Owner:
+    program = launch.program
+    return Owner(launch.username, f"{program.namespace}/{program.name}")
 
 
 def _outcome(end: RunOutcome) -> Outcome:

@@ -1,4 +1,5 @@
-"""What one launch may use: the operator's limits, cut by the manifest and by the budgets."""
+"""What one launch may use: the operator's limits or the parent's grants, cut by the manifest and
+by the budgets."""
 
 from __future__ import annotations
 
@@ -24,11 +25,14 @@ class Grants:
     kv_pages: int | None
 
 
-def effective_grants(manifest: Manifest, budgets: Budgets, limits: LimitsConfig) -> Grants:
+def effective_grants(
+    manifest: Manifest, budgets: Budgets, limits: LimitsConfig, parent: Grants | None = None
+) -> Grants:
+    """What a child shares with its parent beyond that is the affair of `family.Accounts`."""
     asked = manifest.grants
-    memory_mb = _least(limits.memory_mb, asked.memory_mb) or limits.memory_mb
+    memory_bytes = (_least(limits.memory_mb, asked.memory_mb) or limits.memory_mb) << 20
     return Grants(
-        memory_bytes=memory_mb << 20,
+        memory_bytes=min(memory_bytes, parent.memory_bytes) if parent else memory_bytes,
         cpu_s=_least(limits.cpu_s, asked.cpu_s, budgets.max_cpu_s),
         deadline_s=budgets.deadline_s,
         tokens=budgets.max_tokens_total,

@@ -16,6 +16,7 @@ from pie_daemon.host.context import EventKind
 from pie_daemon.host.inbox import Inbox
 from pie_daemon.host.mailbox import Mailbox
 from pie_daemon.runtime.events import EventLog
+from pie_daemon.runtime.family import Accounts, Family
 from pie_daemon.runtime.grants import Grants
 from pie_daemon.runtime.outcome import Outcome, Usage
 from pie_daemon.runtime.programs import Program
@@ -66,6 +67,10 @@ class Launch:
     username: str
     input: str
     grants: Grants
+    accounts: Accounts
+    family: Family
+    depth: int = 0
+    """Launches above this one: 0 for one by a client."""
 
 
 class Instance:
@@ -83,7 +88,9 @@ class Instance:
         self._started = time.monotonic()
         deadline_s = launch.grants.deadline_s
         self.mailbox = Mailbox(None if deadline_s is None else self._started + deadline_s)
-        self.events = EventLog(on_ack=self.mailbox.wake)
+        # A child has no client: what it says is kept for whoever looks, and never holds it up.
+        kept = limits.event_bytes if launch.depth else None
+        self.events = EventLog(on_ack=self.mailbox.wake, max_kept_bytes=kept)
         self.inbox = Inbox(limits.inbox_bytes, self.mailbox.wake)
         self._limits = limits
         self._body = body
@@ -115,6 +122,10 @@ class Instance:
     @property
     def done(self) -> bool:
         return self._state == "finished"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._outcome if self.done else None
 
     @property
     def finished_for_s(self) -> float:
@@ -155,7 +166,7 @@ class Instance:
                 that has no way to answer an error (stdout, stderr, log) waits for as long as it
                 takes.
         """
-        if self.events.unacked_bytes >= self._limits.event_bytes:
+        if not self.launch.depth and self.events.unacked_bytes >= self._limits.event_bytes:
             self._wait_for_client(forever=kind not in ("message", "blob"))
         self.events.append(kind, data, name)
 

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from pie_daemon.errors import PieError
-from pie_daemon.host.context import Models
 from pie_daemon.host.guest import THREAD_STACK_BYTES
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
-from pie_daemon.runtime.execution import Execution
+from pie_daemon.runtime.execution import Execution, Shared
+from pie_daemon.runtime.family import Accounts, Family
 from pie_daemon.runtime.grants import effective_grants
 from pie_daemon.runtime.instance import Instance, InstanceInfo, Launch, OutputLimits
 from pie_daemon.runtime.outcome import Budgets
@@ -20,6 +22,8 @@ from pie_daemon.runtime.sandbox import Sandbox
 
 _FORCED_S = 5.0
 """How long a program that was stopped may take to unwind before the daemon goes on without it."""
+_MAX_KEPT_CHILDREN = 256
+"""Finished ones; their parents have their own reference, so these are only for a curious user."""
 
 
 class Supervisor:
@@ -29,13 +33,13 @@ class Supervisor:
         self,
         programs: ProgramStore,
         sandbox: Sandbox,
-        models: Models,
+        shared: Shared,
         runtime: RuntimeConfig,
         limits: Callable[[], LimitsConfig],
     ) -> None:
         self._programs = programs
         self._sandbox = sandbox
-        self._models = models
+        self._shared = shared
         self._runtime = runtime
         self._limits = limits
         self._lock = threading.Lock()
@@ -53,21 +57,55 @@ class Supervisor:
             PieError: not-found without such a program, quota when too many run, closed while
                 the daemon is shutting down.
         """
-        self.reap()
         found = self._programs.resolve(username, program)
-        limits = self._limits()
+        grants = effective_grants(found.manifest, budgets or Budgets(), self._limits())
+        new_id = secrets.token_hex(6)
         launch = Launch(
-            id=secrets.token_hex(6),
+            id=new_id,
             program=found,
             username=username,
             input=program_input,
-            grants=effective_grants(found.manifest, budgets or Budgets(), limits),
+            grants=grants,
+            accounts=Accounts.open(new_id, grants, None),
+            family=Family(new_id),
         )
-        body = Execution(launch, self._sandbox, self._models)
+        return self._begin(launch)
+
+    def launch_child(
+        self, parent: Instance, program: str, program_input: str, budgets: Budgets
+    ) -> Instance:
+        """Like `launch`, out of what the parent has left.
+
+        Raises:
+            PieError: also quota for too many or too deep, exhausted for an input too large.
+        """
+        limits, above = self._limits(), parent.launch
+        _check_descent(above, program_input, limits)
+        found = self._programs.resolve(above.username, program)
+        ends = [end_s for end_s in (budgets.deadline_s, parent.left_s) if end_s is not None]
+        budgets = msgspec.structs.replace(budgets, deadline_s=min(ends, default=None))
+        grants = effective_grants(found.manifest, budgets, limits, above.grants)
+        new_id = secrets.token_hex(6)
+        launch = Launch(
+            id=new_id,
+            program=found,
+            username=above.username,
+            input=program_input,
+            grants=grants,
+            accounts=Accounts.open(new_id, grants, above.accounts),
+            family=above.family,
+            depth=above.depth + 1,
+        )
+        return self._begin(launch)
+
+    def _begin(self, launch: Launch) -> Instance:
+        self.reap()
+        limits = self._limits()
+        body = Execution(launch, self._sandbox, self._shared, self.launch_child)
         output = OutputLimits(limits.event_bytes, limits.send_stall_s, limits.inbox_bytes)
         instance = Instance(launch, output, body, self._ended)
-        self._admit(instance, limits.instances)
-        self._programs.acquire(found)
+        self._admit(instance, limits)
+        self._programs.acquire(launch.program)
         self._start(instance)
         return instance
 
@@ -82,7 +120,8 @@ class Supervisor:
                 "exhausted", f"{error}; lower limits.instances or raise the system's TasksMax"
             ) from None
 
-    def _admit(self, instance: Instance, most: int) -> None:
+    def _admit(self, instance: Instance, limits: LimitsConfig) -> None:
+        most, family = limits.instances, instance.launch.family
         with self._lock:
             if self._closing:
                 raise PieError("closed", "the daemon is shutting down and starts nothing new")
@@ -92,6 +131,13 @@ class Supervisor:
                     f"{self._num_live} programs are running, the most that "
                     f"limits.instances={most} allows; wait until one has ended",
                 )
+            if instance.launch.depth and family.num_children >= limits.children:
+                raise PieError(
+                    "quota",
+                    f"{family.num_children} programs run below {family.root}, the most that "
+                    f"limits.children={limits.children} allows; wait until one has ended",
+                )
+            family.num_children += instance.launch.depth > 0
             self._num_live += 1
             self._instances[instance.id] = instance
 
@@ -99,6 +145,7 @@ class Supervisor:
         self._programs.release(instance.launch.program)
         with self._lock:
             self._num_live -= 1
+            instance.launch.family.num_children -= instance.launch.depth > 0
 
     def get(self, instance_id: str) -> Instance:
         instance = self._instances.get(instance_id)
@@ -122,6 +169,9 @@ class Supervisor:
         keep_s = self._runtime.keep_finished_s
         most = self._limits().instances
         with self._lock:
+            children = [i for i in self._instances.values() if i.launch.depth and i.done]
+            for instance in children[:-_MAX_KEPT_CHILDREN]:
+                del self._instances[instance.id]
             finished = [one for one in self._instances.values() if one.done]
             surplus = max(0, len(finished) - most)
             for number, instance in enumerate(finished):
@@ -138,6 +188,21 @@ class Supervisor:
             if not instance.done:
                 instance.mailbox.stop("shutdown", "the daemon is shutting down")
         _join(live, _FORCED_S)
+
+
+def _check_descent(above: Launch, program_input: str, limits: LimitsConfig) -> None:
+    if above.depth >= limits.child_depth:
+        raise PieError(
+            "quota",
+            f"this program is itself {above.depth} launches deep, the most that "
+            f"limits.child_depth={limits.child_depth} allows",
+        )
+    size_bytes = len(program_input.encode())
+    if size_bytes > limits.inbox_bytes:
+        raise PieError(
+            "exhausted",
+            f"an input of {size_bytes} bytes is over limits.inbox_bytes={limits.inbox_bytes}",
+        )
 
 
 def _join(instances: list[Instance], timeout_s: float) -> None:

@@ -59,21 +59,20 @@ class Limits:
 
     def check_quota(self, request: Request, contexts: ContextTable) -> None:
         """What an owner's contexts hold, or may come to hold through live requests."""
-        owner = request.context.owner
-        if owner.max_kv_pages is None:
-            return
-        others = sum(
-            contexts.num_pages_for(_worst_length(context))
-            for context in map(contexts.get, owner.contexts)
-            if context is not request.context
-        )
         need = contexts.num_pages_for(request.worst_length)
-        if others + need > owner.max_kv_pages:
-            raise PieError(
-                "quota",
-                f"{owner.name} may hold {owner.max_kv_pages} pages; this takes up to {need} "
-                f"beside {others} of its other contexts",
+        for quota in request.context.owner.quotas:
+            others = sum(
+                contexts.num_pages_for(_worst_length(context))
+                for owner in quota.owners
+                for context in map(contexts.get, owner.contexts)
+                if context is not request.context
             )
+            if others + need > quota.max_pages:
+                raise PieError(
+                    "quota",
+                    f"{quota.holder} may hold {quota.max_pages} pages; this takes up to {need} "
+                    f"beside {others} of its other contexts",
+                )
 
 
 def _worst_length(context: Context) -> int:

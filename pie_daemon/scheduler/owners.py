@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +40,15 @@ class Share:
 
 
 @dataclass(slots=True, eq=False)
+class PageQuota:
+    """Pages that one instance and everything it launched may hold together."""
+
+    holder: str
+    max_pages: int
+    owners: set[Owner] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
 class Owner:
     """One instance as the scheduler knows it."""
 
@@ -48,7 +58,7 @@ class Owner:
     user: Share
     root: Share
     budget: TokenBudget
-    max_kv_pages: int | None
+    quotas: list[PageQuota]
     contexts: set[int] = field(default_factory=set)
     requests: set[int] = field(default_factory=set)
     prompt_tokens: int = 0
@@ -63,6 +73,7 @@ class OwnerTable:
         self._owners: dict[str, Owner] = {}
         self._users: dict[str, Share] = {}
         self._roots: dict[tuple[str, str], Share] = {}
+        self._quotas: dict[str, PageQuota] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -73,9 +84,13 @@ class OwnerTable:
         user: str = "",
         root: str | None = None,
         budget: TokenBudget | None = None,
-        max_kv_pages: int | None = None,
+        max_kv_pages: int | Mapping[str, int] | None = None,
     ) -> Owner:
-        """`root` is the first ancestor that no instance launched; None: the instance itself."""
+        """`root` is the first ancestor that no instance launched; None: the instance itself.
+
+        `max_kv_pages` may name several holders, itself and ancestors, with the pages that each
+        may hold together with its descendants.
+        """
         if name in self._owners:
             raise PieError("already-exists", f"owner {name!r} is known already")
         root_name = name if root is None else root
@@ -86,12 +101,25 @@ class OwnerTable:
             user=self._users.setdefault(user, Share()),
             root=self._roots.setdefault((user, root_name), Share()),
             budget=Unlimited() if budget is None else budget,
-            max_kv_pages=max_kv_pages,
+            quotas=self._quotas_of(name, max_kv_pages),
         )
+        for quota in owner.quotas:
+            quota.owners.add(owner)
         owner.user.num_owners += 1
         owner.root.num_owners += 1
         self._owners[name] = owner
         return owner
+
+    def _quotas_of(
+        self, name: str, max_kv_pages: int | Mapping[str, int] | None
+    ) -> list[PageQuota]:
+        if max_kv_pages is None:
+            return []
+        asked = {name: max_kv_pages} if isinstance(max_kv_pages, int) else max_kv_pages
+        return [
+            self._quotas.setdefault(holder, PageQuota(holder, pages))
+            for holder, pages in asked.items()
+        ]
 
     def find(self, name: str) -> Owner | None:
         return self._owners.get(name)
@@ -100,6 +128,10 @@ class OwnerTable:
         del self._owners[owner.name]
         owner.user.num_owners -= 1
         owner.root.num_owners -= 1
+        for quota in owner.quotas:
+            quota.owners.discard(owner)
+            if not quota.owners:
+                del self._quotas[quota.holder]
         if not owner.user.num_owners:
             del self._users[owner.user_name]
         if not owner.root.num_owners:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -99,7 +99,7 @@ class Scheduler:
         user: str = "",
         root: str | None = None,
         budget: TokenBudget | None = None,
-        max_kv_pages: int | None = None,
+        max_kv_pages: int | Mapping[str, int] | None = None,
     ) -> None:
         """Makes an instance known before its first context; without it, it is its own family."""
         with self._lock:

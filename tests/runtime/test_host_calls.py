@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pie_daemon.host.abi import Interface
+from pie_daemon.host.guest import current
 from pie_daemon.runtime import sandbox
 from pie_daemon.runtime.instance import Instance
 from support.rig import Rig, events
@@ -37,6 +38,7 @@ def test_sixty_four_threads_over_every_function_see_no_spurious_error(tmp_path: 
     goes on for a minute."""
     rig = Rig(tmp_path, num_pages=4096)
     rig.install("guest-sdk")
+    rig.install("echo")
     wanted = json.loads(rig.outcome(feed(rig.launch("guest-sdk"))).result or "null")
     end = time.monotonic() + STRESS_S
     wrong: list[Any] = []
@@ -58,10 +60,16 @@ def test_sixty_four_threads_over_every_function_see_no_spurious_error(tmp_path: 
 
 
 class Countdown:
-    """Raises at the k-th host call of any interface; `None` never does."""
+    """Raises at the k-th host call of one program; `None` never does."""
 
     def __init__(self) -> None:
         self.left: int | None = None
+        self._guest: object = None
+
+    def start(self, calls: int) -> None:
+        """Counts those of the program that calls first, and not those of its children."""
+        self.left = calls
+        self._guest = None
 
     def wrap(self, interface: Interface) -> Interface:
         functions = {name: self._counting(f) for name, f in interface.functions.items()}
@@ -69,7 +77,8 @@ class Countdown:
 
     def _counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            if self.left is not None:
+            self._guest = self._guest or current()
+            if self.left is not None and self._guest is current():
                 self.left -= 1
                 if self.left < 0:
                     raise RuntimeError("planted")
@@ -92,10 +101,12 @@ def test_a_trap_at_any_host_call_frees_everything(tmp_path: Path, countdown: Cou
     page accounting is clean, and no page, context or owner is left."""
     rig = Rig(tmp_path)
     rig.install("guest-sdk")
+    rig.install("echo")
     for calls in itertools.count():
-        countdown.left = calls
+        countdown.start(calls)
         outcome = rig.outcome(feed(rig.launch("guest-sdk")))
         rig.check_empty()
+        assert 0 == rig.topics.num_subscriptions, calls  # what was pushed waits for a puller
         if outcome.status == "ok":
             break
         assert ("trapped", "trap") == (outcome.status, outcome.code), (calls, outcome)
@@ -110,7 +121,7 @@ def test_a_defect_of_the_host_ends_only_the_program_that_met_it(
     """The next program runs, and the first one's outcome says what failed."""
     rig = Rig(tmp_path)
     rig.install("behave")
-    countdown.left = 3
+    countdown.start(3)
     instance = rig.launch("behave", do="log")
     outcome = rig.outcome(instance)
     countdown.left = None

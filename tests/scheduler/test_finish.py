@@ -159,3 +159,25 @@ def test_a_quota_of_pages_is_refused_with_numbers() -> None:
     stepper.run()
 
     assert stepper.expected(PROMPT, 7) == stepper.drain(first)
+
+
+def test_a_family_shares_the_page_quota_of_whoever_launched_it() -> None:
+    """What a child may come to hold its parent and its siblings cannot; its end gives it back."""
+    stepper = Stepper()
+    state = stepper.state
+    state.owners.add("parent", max_kv_pages={"parent": 5})
+    state.owners.add("child", root="parent", max_kv_pages={"parent": 5, "child": 4})
+    state.owners.add("sibling", root="parent", max_kv_pages={"parent": 5})
+    state.owners.add("other")
+
+    with pytest.raises(Exception, match="child may hold 4 pages; this takes up to 5 beside 0"):
+        stepper.start(PROMPT, 14, "child")
+    stepper.start(PROMPT, 7, "child")
+    for owner in ("parent", "sibling"):
+        with pytest.raises(Exception, match="parent may hold 5 pages; this takes up to 3 beside 3"):
+            stepper.start(PROMPT, 7, owner)
+    stepper.start(PROMPT, 7, "other")
+    state.drop_owner("parent")
+    state.drop_owner("child")
+    stepper.start(PROMPT, 7, "sibling")
+    stepper.run()

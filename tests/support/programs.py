@@ -9,14 +9,15 @@ from support import guests
 
 OWN = Path(__file__).parent / "inferlets"
 SHIPPED = guests.REPOSITORY / "sdk/inferlets"
+EXAMPLES = guests.REPOSITORY / "docs/examples"
 _SDK = guests.REPOSITORY / "sdk/python/inferlet"
 _WIT = guests.REPOSITORY / "sdk/wit"
 _BAKERY = guests.REPOSITORY / "bakery/pie_bakery/build"
 
 
 def built(name: str) -> Path:
-    """The component of a shipped inferlet or of one under `tests/support/inferlets`."""
-    folder = next(root / name for root in (OWN, SHIPPED) if (root / name).is_dir())
+    """The component of a shipped inferlet, of an example, or of a test's own one."""
+    folder = next(root / name for root in (OWN, SHIPPED, EXAMPLES) if (root / name).is_dir())
     target = guests.CACHE / f"{guests.digest_of([folder, _SDK, _WIT, _BAKERY], name)}.wasm"
     return guests.once(target, lambda partial: _build(folder, partial))
 

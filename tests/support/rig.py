@@ -12,12 +12,15 @@ import msgspec
 from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.host.context import Model, Models
+from pie_daemon.host.topics import Topics
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.runtime.events import Event
+from pie_daemon.runtime.execution import Shared
 from pie_daemon.runtime.instance import Instance
 from pie_daemon.runtime.outcome import Budgets, Outcome
 from pie_daemon.runtime.programs import SYSTEM, ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
 from support import guests
@@ -79,11 +82,14 @@ class Rig:
         )
         self.scheduler = Scheduler(backend, tokenizer.token_bytes)
         self.scheduler.start()
+        self.topics = Topics(lambda: self.limits)
+        self.storage = Storage(root / "storage.sqlite3", lambda: self.limits)
         models = Models({"dummy": Model("dummy", backend.info, tokenizer, self.scheduler)}, "dummy")
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
         runtime = RuntimeConfig()
-        self.supervisor = Supervisor(self.store, sandbox, models, runtime, lambda: self.limits)
+        shared = Shared(models, self.topics, self.storage)
+        self.supervisor = Supervisor(self.store, sandbox, shared, runtime, lambda: self.limits)
 
     def install(self, name: str) -> None:
         self.store.install(built(name), SYSTEM)
@@ -111,8 +117,10 @@ class Rig:
         return json.loads(outcome.result)
 
     def check_empty(self) -> None:
-        """The page accounting is clean and nothing is left, once the batch in flight has landed."""
+        """The page accounting is clean and nothing is left, once the batch in flight has landed and
+        the children of what has ended are gone."""
         until(lambda: self.scheduler.stats().free_pages == self.scheduler.info.num_pages)
+        until(lambda: self.scheduler.stats().owners == 0)
         self.scheduler.check()
         stats = self.scheduler.stats()
         assert (0, 0) == (stats.contexts, stats.owners), stats
@@ -120,6 +128,7 @@ class Rig:
     def close(self) -> None:
         """Ends everything; whatever ran, nothing may be left."""
         self.supervisor.close(0)
+        self.storage.close()
         self.check_empty()
         self.scheduler.stop()
 

@@ -12,11 +12,14 @@ from pie_daemon.host.interfaces import (
     contexts,
     events,
     inference,
+    messaging,
     models,
     runtime,
     session,
+    storage,
     unsupported,
 )
+from pie_daemon.host.topics import Subscription
 from pie_daemon.host.waitable import Waitable
 
 VERSION = "0.1.0"
@@ -47,7 +50,7 @@ def _interface(
 INTERFACES: tuple[Interface, ...] = (
     _interface("types", {}),
     _interface("events", events.FUNCTIONS, {"waitable": Waitable}),
-    _interface("runtime", runtime.FUNCTIONS, {"child": unsupported.Unavailable}),
+    _interface("runtime", runtime.FUNCTIONS, {"child": runtime.Child}),
     _interface("models", models.FUNCTIONS, {"model": Model}),
     _interface("contexts", contexts.FUNCTIONS, {"context": contexts.Context}),
     _interface(
@@ -60,5 +63,7 @@ INTERFACES: tuple[Interface, ...] = (
         },
     ),
     _interface("session", session.FUNCTIONS),
+    _interface("messaging", messaging.FUNCTIONS, {"subscription": Subscription}),
+    _interface("storage", storage.FUNCTIONS),
     *unsupported.interfaces(VERSION, _bind),
 )

@@ -1,4 +1,4 @@
-"""WIT interface `runtime`: who the program is, its log, its budgets."""
+"""WIT interface `runtime`: who the program is, its log, its budgets, its children."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 import msgspec
 
 from pie_daemon import __version__
-from pie_daemon.host.context import HostContext
-from pie_daemon.host.interfaces.unsupported import refusals
+from pie_daemon.errors import PieError
+from pie_daemon.host.context import HostContext, LaunchedChild
+from pie_daemon.host.interfaces.launch import parse_launch_options
+from pie_daemon.host.table import Table
+from pie_daemon.host.waitable import Waitable
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -40,6 +43,42 @@ def budget(host: HostContext) -> str:
     return msgspec.json.encode(host.ports.budget()).decode()
 
 
+class Child:
+    """A launched instance behind its handle. Dropped by the program it runs on; when the program
+    ends, by whatever road, it is cancelled."""
+
+    def __init__(self, launched: LaunchedChild, table: Table) -> None:
+        self.launched = launched
+        self._table = table
+
+    def close(self) -> None:
+        self.launched.let_go(cancel=self._table.closed)
+
+
+def launch(host: HostContext, program: str, program_input: str, options: str) -> Child:
+    parsed = parse_launch_options(options)
+    if len(host.table) >= host.table.max_handles:
+        # Now, since without a handle the child would be out of reach.
+        raise PieError("exhausted", f"{len(host.table)} handles are open; drop some")
+    return Child(host.ports.launch(program, program_input, parsed), host.table)
+
+
+def child_id(host: HostContext, child: Child) -> str:
+    return child.launched.id
+
+
+def subscribe(host: HostContext, child: Child) -> Waitable:
+    return Waitable(lambda: child.launched.outcome() is not None)
+
+
+def outcome(host: HostContext, child: Child) -> tuple[str, str | PieError] | None:
+    return child.launched.outcome()
+
+
+def cancel(host: HostContext, child: Child) -> None:
+    child.launched.cancel()
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "version": version,
     "instance-id": instance_id,
@@ -47,13 +86,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "username": username,
     "log": log,
     "budget": budget,
-    **refusals(
-        (
-            "launch",
-            "[method]child.id",
-            "[method]child.subscribe",
-            "[method]child.outcome",
-            "[method]child.cancel",
-        )
-    ),
+    "launch": launch,
+    "[method]child.id": child_id,
+    "[method]child.subscribe": subscribe,
+    "[method]child.outcome": outcome,
+    "[method]child.cancel": cancel,
 }

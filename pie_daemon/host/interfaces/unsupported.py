@@ -29,22 +29,12 @@ _FUNCTIONS = {
         "[method]constraint.complete",
     ),
     "adapters": ("[static]adapter.open",),
-    "messaging": (
-        "push",
-        "publish",
-        "[method]subscription.subscribe",
-        "[method]subscription.next",
-        "pull",
-        "listen",
-    ),
-    "storage": ("get", "set", "delete", "keys"),
     "http": ("[method]exchange.subscribe", "[method]exchange.get", "fetch"),
     "tools": ("servers", "list-tools", "[method]call.subscribe", "[method]call.get", "call-tool"),
 }
 _RESOURCES = {
     "constraints": ("constraint",),
     "adapters": ("adapter",),
-    "messaging": ("subscription",),
     "http": ("exchange",),
     "tools": ("call",),
 }

@@ -3,7 +3,7 @@
 A program is a file `main.py` with a function `run(input)`; `bakery build` makes it a component.
 """
 
-from inferlet import events, runtime, session
+from inferlet import events, messaging, runtime, session, storage
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
 from inferlet.context import Context, GenerateOptions
@@ -60,6 +60,8 @@ __all__ = [
     "Usage",
     "events",
     "generate_options",
+    "messaging",
     "runtime",
     "session",
+    "storage",
 ]

@@ -12,7 +12,17 @@ from typing import Any
 
 from inferlet.errors import error_for
 
-INTERFACES = ("types", "events", "runtime", "models", "contexts", "inference", "session")
+INTERFACES = (
+    "types",
+    "events",
+    "runtime",
+    "models",
+    "contexts",
+    "inference",
+    "session",
+    "messaging",
+    "storage",
+)
 
 
 def bind() -> None:

@@ -42,14 +42,14 @@ def budget() -> dict[str, Any]:
 
 
 class Child:
-    """Another inferlet, launched by this one. Dropping it detaches; the child keeps running."""
+    """Another inferlet, launched by this one. It ends with this program unless it is detached."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-
-    @property
-    def id(self) -> str:
-        return str(self.handle.id())
+        self.id = str(handle.id())
+        # Without a handle the host lets a child run on, and losing a variable must not do that.
+        _held[:] = [child for child in _held if not child.done]
+        _held.append(self)
 
     @property
     def done(self) -> bool:
@@ -68,8 +68,21 @@ class Child:
     def cancel(self) -> None:
         self.handle.cancel()
 
+    def detach(self) -> None:
+        """Lets it run on by itself, also beyond the end of this program; it is out of reach then.
+
+        What it may use stays a share of what this program was given.
+        """
+        if self in _held:
+            _held.remove(self)
+        self.handle.__exit__(None, None, None)
+
     def waitable(self) -> Waitable:
+        """Ready once it has ended."""
         return Waitable(self.handle.subscribe())
+
+
+_held: list[Child] = []
 
 
 def launch(
@@ -81,7 +94,11 @@ def launch(
     deadline_s: float | None = None,
     max_kv_pages: int | None = None,
 ) -> Child:
-    """Starts another inferlet with `input`; its grants are this program's, cut by its manifest."""
+    """Starts another inferlet with `input`.
+
+    Its grants are this program's, cut by its manifest. What it uses is taken from this program's
+    budgets; its own can only make that less.
+    """
     budgets = {
         "max_tokens_total": max_tokens_total,
         "max_cpu_s": max_cpu_s,

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from inferlet import Context, Model, runtime, session
+from inferlet import Context, Model, PieError, events, messaging, runtime, session, storage
 
 
 def run(input: dict[str, Any]) -> Any:
@@ -81,3 +81,113 @@ def do_leak(prompt: str) -> None:
     fork.generate(max_tokens=10_000, temperature=0.0, ignore_eos=True, chunk_tokens=1)
     session.send("leaking")
     raise SystemExit(1)
+
+
+def do_budget() -> dict[str, Any]:
+    return runtime.budget()
+
+
+def do_store(**pairs: str) -> list[str]:
+    for key, value in pairs.items():
+        storage.set(key, value)
+    return storage.keys()
+
+
+def do_stored(key: str) -> str | None:
+    value = storage.get(key)
+    return None if value is None else value.decode()
+
+
+def do_count_up() -> None:
+    """Says each number once it is durable, for ever."""
+    number = 0
+    while True:
+        number += 1
+        storage.set("number", str(number))
+        session.send(str(number))
+
+
+def do_work(topic: str) -> list[str]:
+    """Pulls until told to stop."""
+    done = []
+    with messaging.pull(topic) as jobs:
+        session.send("pulling")
+        for job in jobs:
+            if job == "stop":
+                return done
+            done.append(job)
+            session.send(job)
+
+
+def do_push(topic: str, texts: list[str]) -> None:
+    for text in texts:
+        messaging.push(topic, text)
+
+
+def do_hear(topics: list[str], count: int) -> list[str]:
+    """The first `count` messages of several broadcasts."""
+    heard = []
+    listening = [messaging.listen(topic) for topic in topics]
+    session.send("listening")
+    while len(heard) < count:
+        heard += [one.next(0) for one in events.wait_any(listening)]
+    return heard
+
+
+def do_publish(topic: str, texts: list[str]) -> None:
+    for text in texts:
+        messaging.publish(topic, text)
+
+
+def do_listen_and_end(topic: str) -> None:
+    """Leaves a subscription open and exits in the middle: no destructor runs."""
+    messaging.listen(topic)
+    kept = messaging.listen(topic)
+    session.send("listening")
+    session.receive()
+    raise SystemExit(2 if kept else 1)
+
+
+def do_parent(children: list[dict[str, Any]], then: str = "results") -> Any:
+    """Launches this program again for each of `children`: `{"input": ..., BUDGET: ...}`."""
+    made = []
+    for child in children:
+        options = dict(child)
+        made.append(runtime.launch("behave", options.pop("input"), **options))
+    session.send(" ".join(child.id for child in made))
+    match then:
+        case "results":
+            return [outcome(child) for child in made]
+        case "detach":
+            for child in made:
+                child.detach()
+        case "cancel":
+            for child in made:
+                child.cancel()
+            return [outcome(child) for child in made]
+        case "wait":
+            session.receive()
+    return [child.id for child in made]
+
+
+def outcome(child: runtime.Child) -> Any:
+    try:
+        return child.result()
+    except PieError as error:
+        return [error.code, error.message]
+
+
+def do_descend(depth: int = 0) -> Any:
+    """How deep launches go before they are refused, and with what."""
+    try:
+        child = runtime.launch("behave", {"do": "descend", "depth": depth + 1})
+    except PieError as error:
+        return [depth, error.code, error.message]
+    return child.result()
+
+
+def do_race(child: dict[str, Any]) -> str:
+    """Which of a child and a timer comes first."""
+    made = runtime.launch("behave", child)
+    late = events.timer(3600)
+    return "child" if events.wait_any([late, made]) == [made] else "timer"

@@ -13,22 +13,28 @@ the model, as long as it is not at its end token within eight greedy tokens, the
      "chat":    {"turns": 4, "prefix_kept": true},
      "session": {"text": "ping", "blob": ["data", [0, 255]], "end": true},
      "events":  {"timeout": true, "timer": true},
-     "runtime": {"named": true, "budget": true, "child": "ok" or "unsupported"}}
+     "storage": {"value": true, "keys": true, "gone": true, "refused": "quota"},
+     "messaging": {"queue": true, "broadcast": true, "silence": true, "refused": "exhausted"},
+     "runtime": {"named": true, "budget": true, "child": true, "ended": "cancelled",
+                 "unknown": "not-found", "refused": "invalid-argument"}}
 
-with the events `message` "hello", `message` {"type": "note", "n": 1}, `blob` "bytes" 00 ff, and the
-log lines "a line" (info) and "careful" (warning).
+with `echo` installed, which it launches, and with the events `message` "hello", `message`
+{"type": "note", "n": 1}, `blob` "bytes" 00 ff, and the log lines "a line" (info) and "careful"
+(warning).
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from inferlet import Chat, Context, Model, PieError, events, runtime, session
+from inferlet import Chat, Context, Model, PieError, events, messaging, runtime, session, storage
 
 PROMPT = "abcde"
 GREEDY: Any = {"temperature": 0, "ignore_eos": True}
 
 
 def run(input: dict[str, Any]) -> dict[str, Any]:
+    if "wait" in input:
+        session.receive()
     model = Model.open()
     parts = (about_context, about_generation, about_chat)
     answers = {part.__name__.removeprefix("about_"): part(model) for part in parts}
@@ -37,6 +43,8 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
         **answers,
         "session": about_session(),
         "events": about_events(),
+        "storage": about_storage(runtime.instance_id()),
+        "messaging": about_messaging(runtime.instance_id()),
         "runtime": about_runtime(),
     }
 
@@ -167,6 +175,40 @@ def about_events() -> dict[str, Any]:
     }
 
 
+def about_storage(own: str) -> dict[str, Any]:
+    first, second = f"{own}/a", f"{own}/b"
+    storage.set(second, "text")
+    storage.set(first, b"\x00\xff")
+    kept = storage.keys(f"{own}/")
+    values = [storage.get(key) for key in kept]
+    storage.delete(first)
+    storage.delete(first)
+    storage.delete(second)
+    return {
+        "value": values == [b"\x00\xff", b"text"],
+        "keys": kept == [first, second],
+        "gone": storage.get(first) is None and storage.keys(own) == [],
+        "refused": code_of(storage.set, own * 200, b""),
+    }
+
+
+def about_messaging(own: str) -> dict[str, Any]:
+    messaging.push(own, "one")
+    with messaging.pull(own) as queue, messaging.listen(own) as heard:
+        ready = events.wait_any([queue, heard])
+        queued = [queue.next(), queue.next(0), queue.next(0.01)]
+        messaging.publish(own, "two")
+        messaging.publish(own, "three")
+        taken = [heard.next(), heard.next(10), heard.next(timeout_s=0)]
+    messaging.publish(own, "nobody")
+    return {
+        "queue": ready == [queue] and queued == ["one", None, None],
+        "broadcast": taken == ["two", "three", None],
+        "silence": messaging.listen(own).next(0) is None,
+        "refused": code_of(messaging.push, own, "x" * (2 << 20)),
+    }
+
+
 def about_runtime() -> dict[str, Any]:
     runtime.log("a line")
     runtime.log("careful", "warning")
@@ -174,9 +216,19 @@ def about_runtime() -> dict[str, Any]:
     return {
         "named": all(names),
         "budget": isinstance(runtime.budget(), dict),
-        "child": code_of(child),
+        **about_children(),
     }
 
 
-def child() -> None:
-    assert runtime.launch("echo", {"a": 1}, deadline_s=60).result(30) == {"a": 1}
+def about_children() -> dict[str, Any]:
+    child = runtime.launch("echo", {"a": 1}, deadline_s=60)
+    result = child.result(30)
+    ended = runtime.launch("guest-sdk", {"wait": True})
+    ended.cancel()
+    runtime.launch("echo").detach()
+    return {
+        "child": len(child.id) > 0 and child.done and result == {"a": 1},
+        "ended": code_of(ended.result, 30),
+        "unknown": code_of(runtime.launch, "no-such-program"),
+        "refused": code_of(runtime.launch, "echo", deadline_s=-1),
+    }

@@ -126,6 +126,12 @@ class Topics:
         """With a message or somebody subscribed."""
         return len(self._queues) + len(self._listeners)
 
+    @property
+    def num_subscriptions(self) -> int:
+        with self._lock:
+            pullers = sum(len(queue.pullers) for queue in self._queues.values())
+            return pullers + sum(len(listeners) for listeners in self._listeners.values())
+
     def used_bytes(self, user: str) -> int:
         return self._used[user]
 

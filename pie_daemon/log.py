@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -63,9 +64,22 @@ def wants_json(format_: str, stream: TextIO, environ: Mapping[str, str]) -> bool
     return "JOURNAL_STREAM" in environ or not stream.isatty()
 
 
+class _Stderr(io.TextIOBase):
+    """Whatever stderr is when a message is written: loggers that are bound keep their stream."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 def configure(config: LoggingConfig, stream: TextIO | None = None) -> None:
     """Sets up structlog and sends the messages of the standard library the same way."""
-    stream = stream or sys.stderr
+    stream = stream or cast(TextIO, _Stderr())
     renderers = _renderers(wants_json(config.format, stream, os.environ), stream)
     structlog.configure(
         processors=[_drop_below, *_shared(), *renderers],

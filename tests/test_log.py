@@ -87,3 +87,19 @@ def test_format_follows_the_reader(
 ) -> None:
     """The journal and pipes get JSON, a terminal text, unless the configuration decides."""
     assert as_json == log.wants_json(format_, stream, environ)
+
+
+def test_a_bound_logger_survives_a_stderr_that_was_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Messages go to the stderr of the moment, never to one that is closed by now."""
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", first)
+    log.configure(LoggingConfig(format="json"))
+    logger = structlog.get_logger()
+    logger.info("one")
+    monkeypatch.setattr("sys.stderr", second)
+    first.close()
+    logger.info("two")
+
+    assert "two" in second.getvalue()

@@ -77,9 +77,9 @@ def test_path_and_name_run_without_a_daemon(environment: dict[str, str], folders
 
 @pytest.mark.slow
 def test_interrupt_ends_program_and_daemon(environment: dict[str, str]) -> None:
-    """Ctrl-C in the middle of an answer: exit code 130, one line, no traceback."""
-    options = "--prompt x --max-tokens 1000000 --stream --ignore-eos".split()
-    target = str(built("text-completion"))
+    """Ctrl-C in the middle of a program: exit code 130, one line, no traceback."""
+    options = "--do sleep --seconds 1000000".split()
+    target = str(built("behave"))
     settings = [*ENGINE, "--set", "limits.cpu_s=60"]
     process = pie(environment, "run", target, *settings, "--", *options)
     assert process.stdout is not None

@@ -183,7 +183,7 @@ class Daemon:
             max_program_bytes=lambda: self.config.limits.upload_bytes,
             detail=self._detail,
         )
-        self._server = Server(
+        server = Server(
             self.config.listener,
             services,
             self.paths.runtime,
@@ -191,7 +191,8 @@ class Daemon:
             self._lock,
             self.config.auth,
         )
-        await self._server.start()
+        await server.start()
+        self._server = server
 
     def _detail(self) -> Mapping[str, Any]:
         """What `status` tells beside the listener's own numbers."""

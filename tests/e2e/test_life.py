@@ -46,6 +46,18 @@ def test_a_second_daemon_is_refused_and_the_first_still_answers(own: DaemonProce
         client.ping()
 
 
+def test_an_endpoint_that_cannot_be_is_a_mistake_of_the_configuration() -> None:
+    """Exit code 78 and the way out, although everything before the listener had started."""
+    daemon = DaemonProcess()
+    try:
+        done = pie(daemon, "serve", "backend=dummy", "listener.endpoints=['ipc://relative']")
+    finally:
+        daemon.remove()
+
+    assert 78 == done.returncode, done.stderr
+    assert "not absolute" in done.stderr
+
+
 def test_a_stop_ends_programs_with_a_reason_and_exits_cleanly(own: DaemonProcess) -> None:
     """The worker process goes with the daemon."""
     own.install("behave")

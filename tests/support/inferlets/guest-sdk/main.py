@@ -115,7 +115,7 @@ def about_generation(model: Model) -> dict[str, Any]:
 def while_running(model: Model) -> dict[str, Any]:
     with prompted(model) as context:
         length = context.length
-        generation = context.generate(max_tokens=1000, chunk_tokens=1, **GREEDY)
+        generation = context.generate(max_tokens=3000, chunk_tokens=1, **GREEDY)
         ready = events.wait_any([generation])
         first = generation.next()
         busy = code_of(context.append, [1])

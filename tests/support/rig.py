@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.host.context import Model, Models
@@ -142,7 +140,3 @@ def saw(instance: Instance, text: str) -> Callable[[], bool]:
 
 def events(instance: Instance) -> list[Event]:
     return instance.events.read(0, 1 << 30)
-
-
-def described(outcome: Outcome) -> dict[str, Any]:
-    return msgspec.structs.asdict(outcome)

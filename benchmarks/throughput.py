@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.model import ensure_model, prompts
 from pie_backend.base import Backend
-from pie_backend.batch import BackendConfig, Batch, Row, Sampling
+from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.create import create_backend
 
 WIDTHS = (1, 8, 32)
@@ -53,10 +53,10 @@ class BareLoop:
         generated: list[list[int]] = [[] for _ in contexts]
         inputs, start = contexts, 0
         for step in range(NUM_NEW_TOKENS):
-            rows = [Row(t, start, table, greedy) for t, table in zip(inputs, tables, strict=True)]
-            tokens = self._backend.execute(Batch(step, rows)).tokens
+            draw = [Sample(len(inputs[0]) - 1, greedy)]
+            rows = [Row(t, start, table, draw) for t, table in zip(inputs, tables, strict=True)]
             start += len(inputs[0])
-            inputs = [[token] for token in tokens if token is not None]
+            inputs = self._backend.execute(Batch(step, rows)).tokens
             for row, token in zip(generated, inputs, strict=True):
                 row += token
         return generated

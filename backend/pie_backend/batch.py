@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 FORCING_BIAS = 100.0
@@ -57,22 +59,61 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Report the drawn token's log probability and so many of the likeliest; None: none at all."""
 
 
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One token to draw from the logits after one of a row's tokens."""
+
+    index: int
+    """Which of the row's tokens, from 0."""
+    sampling: Sampling
+    draw: int = 0
+    """The RNG counter: how many tokens this generation has drawn before. Unused when greedy."""
+    counts: TokenCounts | None = None
+    """Of the context up to that token; None unless `sampling` has a penalty. Sent whole with every
+    batch, so that a backend has nothing to remember."""
+    mask: bytes | None = None
+    """Which tokens may be drawn: bit i % 8 of byte i // 8 is token i; ceil(vocab / 8) bytes with at
+    least one bit set. It comes after penalties and biases, and wins. None allows all."""
+
+
+ProbeKind = Literal["distribution", "logits", "logprobs", "entropy", "hidden-state"]
+
+
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something to look at after one of a row's tokens, without drawing."""
+
+    index: int
+    """Which of the row's tokens, from 0."""
+    kind: ProbeKind
+    top: int = 0
+    """Of `distribution`: so many of the likeliest tokens."""
+    tokens: list[int] = []
+    """Of `logprobs`: whose log probabilities."""
+    mask: bytes | None = None
+    """As in `Sample`: the logits of the others are -inf. `hidden-state` does not look at it."""
+
+
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One context's share of a pass: compute KV for positions [start, start+len(tokens))."""
+    """One context's share of a pass: compute KV for its tokens [start, start+len(tokens))."""
 
     tokens: list[int]
     """At least one token id."""
     start: int
-    """How many tokens of the context are in the cache already; the position of `tokens[0]`."""
+    """How many tokens of the context are in the cache already."""
     pages: list[int]
-    """`pages[i]` holds positions [i*page_size, (i+1)*page_size); covers the new tokens."""
-    sampling: Sampling | None = None
-    """Draw one token after the last input token; None for a prefill chunk without output."""
-    draw: int = 0
-    """The RNG counter: how many tokens this generation has drawn before. Unused when greedy."""
-    counts: TokenCounts | None = None
-    """Of the context up to the last of `tokens`; None unless `sampling` has a penalty. Sent whole
-    with every batch, so that a backend has nothing to remember."""
+    """`pages[i]` holds tokens [i*page_size, (i+1)*page_size); covers the new ones."""
+    samples: list[Sample] = []
+    """Empty for a prefill chunk without output."""
+    probes: list[Probe] = []
+    positions: list[int] | None = None
+    """One per token; None: start, start+1, ..."""
+    hidden: list[tuple[int, int]] = []
+    """Ranges [begin, end) of the context that none of these tokens sees: sorted, not empty, not
+    touching. No token hides from itself: a token within a range still sees itself."""
+    attention: list[bytes] | None = None
+    """One per token, in place of causality and `hidden`: bit i % 8 of byte i // 8 is whether it
+    sees the context's token i, for i in [0, start+len(tokens)); at least one bit set."""
+    adapter: str | None = None
+    """Digest of the LoRA adapter that computes these tokens."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -95,12 +136,24 @@ class Logprobs(msgspec.Struct, frozen=True, array_like=True):
     equals."""
 
 
+class Probed(msgspec.Struct, frozen=True, array_like=True):
+    """What one probe saw."""
+
+    values: bytes
+    """float32 in the byte order of this machine: probabilities of `tokens`, all logits, the asked
+    log probabilities, the entropy in nats, or the state after the last norm."""
+    tokens: list[int] = []
+    """Of `distribution`: the likeliest, in descending order; the lowest id first among equals."""
+
+
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     step: int
-    tokens: list[int | None]
-    """One per row, in row order; None where the row asked for no sample."""
-    logprobs: list[Logprobs | None] = []
-    """One per row, None where it asked for none; empty when no row of the batch asked."""
+    tokens: list[list[int]]
+    """One list per row, in row order; in it one token per sample."""
+    logprobs: list[list[Logprobs | None]] = []
+    """As `tokens`, None where a sample asked for none; empty when no sample of the batch asked."""
+    probes: list[list[Probed]] = []
+    """One list per row, in it one per probe; empty when no row of the batch has any."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 import msgspec
 
@@ -24,6 +25,7 @@ from pie_backend.batch import (
     BatchResult,
     Logprobs,
     Row,
+    Sample,
     Sampling,
     TokenCounts,
 )
@@ -88,12 +90,12 @@ def _logprobs(token: int, num_top: int, vocab_size: int) -> Logprobs:
     return Logprobs(chosen, [((token + i) % vocab_size, chosen - i) for i in range(num_top)])
 
 
-def _counts(sequence: Sequence[int], row: Row) -> dict[int, int]:
-    """What the row's counts have to say about the sequence, whose last `draw` tokens were drawn."""
-    adjustment = None if row.sampling is None else row.sampling.adjustment
+def _counts(sequence: Sequence[int], sample: Sample) -> dict[int, int]:
+    """What a sample's counts have to say about the sequence, which ends with `draw` drawn ones."""
+    adjustment = sample.sampling.adjustment
     if adjustment is None or not (adjustment.counts_prompt or adjustment.counts_drawn):
         return {}
-    drawn = sequence[len(sequence) - row.draw :]
+    drawn = sequence[len(sequence) - sample.draw :]
     counts = Counter(dict.fromkeys(sequence if adjustment.counts_prompt else drawn, 0))
     counts.update(drawn)
     return counts
@@ -103,9 +105,15 @@ def _ints(data: bytes) -> array[int]:
     return array("i", data)
 
 
-def _draw(sequence: bytes, sampling: Sampling, draw: int, vocabulary: Vocabulary) -> int:
+def _draw(
+    sequence: bytes,
+    sampling: Sampling,
+    draw: int,
+    vocabulary: Vocabulary,
+    mask: bytes | None = None,
+) -> int:
     """A hash has no likeliest tokens: filters mean nothing, the temperature only switches the seed,
-    and penalties and biases lead to other tokens."""
+    penalties and biases lead to other tokens, and a mask to the next one that it allows."""
     digest = blake2b(sequence, digest_size=8)
     if sampling.adjustment is not None:
         *penalties, biases = msgspec.structs.astuple(sampling.adjustment)
@@ -114,12 +122,17 @@ def _draw(sequence: bytes, sampling: Sampling, draw: int, vocabulary: Vocabulary
         digest.update(struct.pack("<QQ", sampling.seed, draw))
     number = int.from_bytes(digest.digest(), "little")
     period = vocabulary.eos_period
-    if period is not None and (number >> 32) % period == 0:
-        return vocabulary.eos_tokens[0]
-    token = number % vocabulary.size
-    while token in vocabulary.eos_tokens:
-        token = (token + 1) % vocabulary.size
-    return token
+    ends = [token for token in vocabulary.eos_tokens if _allows(mask, token)]
+    if ends and period is not None and (number >> 32) % period == 0:
+        return ends[0]
+    for token in chain(range(number % vocabulary.size, vocabulary.size), range(vocabulary.size)):
+        if token not in vocabulary.eos_tokens and _allows(mask, token):
+            return token
+    return ends[0]
+
+
+def _allows(mask: bytes | None, token: int) -> bool:
+    return mask is None or bool(mask[token // 8] >> token % 8 & 1)
 
 
 class DummyBackend:
@@ -156,9 +169,10 @@ class DummyBackend:
             self._write(row)
         tokens = [self._answer(row) for row in batch.rows]
         logprobs = [
-            self._logprobs(row, token) for row, token in zip(batch.rows, tokens, strict=True)
+            [self._logprobs(*pair) for pair in zip(row.samples, drawn, strict=True)]
+            for row, drawn in zip(batch.rows, tokens, strict=True)
         ]
-        return BatchResult(batch.step, tokens, logprobs if any(logprobs) else [])
+        return BatchResult(batch.step, tokens, logprobs if any(map(any, logprobs)) else [])
 
     def close(self) -> None:
         self._closed = True
@@ -172,23 +186,26 @@ class DummyBackend:
             slot = row.pages[position // page_size] * page_size + position % page_size
             struct.pack_into("<I", self._memory, slot * _TOKEN_BYTES, token)
 
-    def _answer(self, row: Row) -> int | None:
+    def _answer(self, row: Row) -> list[int]:
         sequence = self._read(row)
-        if row.sampling is None:
-            return None
-        self._check_counts(sequence, row)
-        return _draw(sequence, row.sampling, row.draw, self.vocabulary)
+        return [
+            self._sample(sequence[: (row.start + sample.index + 1) * _TOKEN_BYTES], sample)
+            for sample in row.samples
+        ]
 
-    def _logprobs(self, row: Row, token: int | None) -> Logprobs | None:
-        if token is None or row.sampling is None or row.sampling.logprobs is None:
-            return None
-        return _logprobs(token, row.sampling.logprobs, self.vocabulary.size)
+    def _sample(self, sequence: bytes, sample: Sample) -> int:
+        self._check_counts(sequence, sample)
+        return _draw(sequence, sample.sampling, sample.draw, self.vocabulary, sample.mask)
 
-    def _check_counts(self, sequence: bytes, row: Row) -> None:
-        wanted = _counts(_ints(sequence), row)
-        given = row.counts or TokenCounts(b"", b"")
+    def _logprobs(self, sample: Sample, token: int) -> Logprobs | None:
+        num_top = sample.sampling.logprobs
+        return None if num_top is None else _logprobs(token, num_top, self.vocabulary.size)
+
+    def _check_counts(self, sequence: bytes, sample: Sample) -> None:
+        wanted = _counts(_ints(sequence), sample)
+        given = sample.counts or TokenCounts(b"", b"")
         if dict(zip(_ints(given.tokens), _ints(given.times), strict=True)) != wanted:
-            raise BackendError(f"a row at {row.start} counts tokens that it does not have")
+            raise BackendError("a sample counts tokens that its context does not have")
 
     def _read(self, row: Row) -> bytes:
         num_bytes = (row.start + len(row.tokens)) * _TOKEN_BYTES
@@ -218,6 +235,10 @@ class DummyBackend:
         end = row.start + len(row.tokens)
         if not row.tokens or row.start < 0:
             raise BackendError("a row needs tokens and a start that is not negative")
+        if any(not 0 <= sample.index < len(row.tokens) for sample in row.samples):
+            raise BackendError(f"a sample is after none of the row's {len(row.tokens)} tokens")
+        if row.probes or row.positions or row.hidden or row.attention or row.adapter:
+            raise BackendError("the dummy backend knows causal rows and samples only")
         if end > self.info.max_context:
             raise BackendError(f"a row ends at {end}, beyond {self.info.max_context}")
         if len(row.pages) * self.info.page_size < end:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sampling, TokenCounts
+from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sample, Sampling
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.contexts import Context
 from pie_daemon.scheduler.counts import RunningCounts
@@ -163,14 +163,13 @@ class Request:
         return self.ended
 
     @property
-    def sampling(self) -> Sampling | None:
-        """How the token after the last pending one is drawn; None: not at all."""
-        return None
+    def needs_logits(self) -> bool:
+        """It draws after the context's last token, which a batch has to compute (again) for it."""
+        return False
 
-    @property
-    def counts(self) -> TokenCounts | None:
-        """What the penalties of `sampling` look at; None when it has none."""
-        return None
+    def samples(self, num_tokens: int) -> list[Sample]:
+        """What to draw in a row of so many tokens that ends with the journal's last one."""
+        return []
 
     @property
     def num_drawn(self) -> int:
@@ -187,8 +186,8 @@ class Request:
         """The longest that the computed part of the context can get through this request."""
         return self.prompt_tokens
 
-    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
-        """Takes in what a batch made of its row."""
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
+        """Takes in what a batch made of its row: one token for each sample asked for."""
         raise NotImplementedError
 
     def take(self) -> Chunk | None:
@@ -213,7 +212,7 @@ class Request:
 class Flush(Request):
     """Computes what was appended, and draws nothing."""
 
-    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
         if self.context.num_pending == 0:
             self.finish = FLUSHED
 
@@ -247,12 +246,12 @@ class Generation(Request):
         return self.ended and self.num_taken == len(self.tokens) and not self._texts
 
     @property
-    def sampling(self) -> Sampling | None:
-        return self.params.sampling
+    def needs_logits(self) -> bool:
+        return True
 
-    @property
-    def counts(self) -> TokenCounts | None:
-        return None if self.running_counts is None else self.running_counts.packed()
+    def samples(self, num_tokens: int) -> list[Sample]:
+        counts = None if self.running_counts is None else self.running_counts.packed()
+        return [Sample(num_tokens - 1, self.params.sampling, self.draws, counts)]
 
     @property
     def num_drawn(self) -> int:
@@ -267,9 +266,11 @@ class Generation(Request):
         # The last token is drawn but never computed by this generation.
         return self.prompt_tokens + self.max_new - 1
 
-    def advance(self, token: int | None, logprobs: Logprobs | None = None) -> None:
-        if token is None:
-            return
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
+        for token, one in zip(tokens, logprobs, strict=True):
+            self._advance(token, one)
+
+    def _advance(self, token: int, logprobs: Logprobs | None) -> None:
         if not self.context.owner.budget.spend(1):
             self.end(BUDGET)
             return

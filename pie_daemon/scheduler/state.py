@@ -252,18 +252,18 @@ class SchedulerState:
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made."""
         flight = self._land()
-        logprobs = result.logprobs or [None] * len(flight)
+        logprobs = result.logprobs or [[None] * len(row) for row in result.tokens]
         if result.step != self.counters.steps or (
             not len(result.tokens) == len(logprobs) == len(flight)
         ):
             raise BackendError(f"the backend answered step {result.step} with the wrong rows")
         delivery = Delivery()
         self._moving.clear()
-        for (request, row), token, one in zip(flight, result.tokens, logprobs, strict=True):
-            _check_answer(row, token, one)
+        for (request, row), tokens, ones in zip(flight, result.tokens, logprobs, strict=True):
+            _check_answer(row, tokens, ones)
             if request.id in self.running:
                 self._moving.append(request)
-                self._advance(request, token, one, delivery)
+                self._advance(request, tokens, ones, delivery)
         return delivery
 
     def fail(self, error: PieError) -> list[int]:
@@ -300,8 +300,8 @@ class SchedulerState:
         if not request.ended:
             self.limits.check_fits(request)
             self.limits.check_quota(request, self.contexts)
-            if request.sampling is not None and context.num_pending == 0:
-                # A draw needs the logits of the last token: compute it once more.
+            if request.needs_logits and context.num_pending == 0:
+                # Compute the last token once more.
                 self.contexts.rewind(context, len(context.journal) - 1)
             self.waiting[request.id] = request
             self._admission_due = True
@@ -369,7 +369,6 @@ class SchedulerState:
     def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
         context = request.context
         start, end = context.num_computed, context.num_computed + num_tokens
-        sampling = request.sampling if end == len(context.journal) else None
         request.num_reserved -= self.contexts.extend(context, end, copies)
         context.num_computed = end
         self.counters.computed_tokens += num_tokens
@@ -380,9 +379,7 @@ class SchedulerState:
             tokens=context.journal[start:end],
             start=start,
             pages=context.pages.copy(),
-            sampling=sampling,
-            draw=request.num_drawn,
-            counts=None if sampling is None else request.counts,
+            samples=request.samples(num_tokens) if end == len(context.journal) else [],
         )
 
     def _land(self) -> list[tuple[Request, Row]]:
@@ -394,27 +391,28 @@ class SchedulerState:
     def _advance(
         self,
         request: Request,
-        token: int | None,
-        logprobs: Logprobs | None,
+        tokens: Sequence[int],
+        logprobs: Sequence[Logprobs | None],
         delivery: Delivery,
     ) -> None:
         self.contexts.publish(request.context)
         drawn = request.num_drawn
-        request.advance(token, logprobs)
-        if request.num_drawn > drawn:
+        request.advance(tokens, logprobs)
+        num_new = request.num_drawn - drawn
+        if num_new:
             owner = request.context.owner
-            owner.generated_tokens += 1
-            self.counters.generated_tokens += 1
-            delivery.tokens[owner.name] += 1
+            owner.generated_tokens += num_new
+            self.counters.generated_tokens += num_new
+            delivery.tokens[owner.name] += num_new
         if request.ended:
             self._retire(request)
         if request.ready:
             delivery.ready.append(request.id)
 
 
-def _check_answer(row: Row, token: int | None, logprobs: Logprobs | None) -> None:
-    sampling = row.sampling
-    if (sampling is None) != (token is None):
-        raise BackendError("the backend's tokens do not match the rows that asked for one")
-    if (sampling is None or sampling.logprobs is None) != (logprobs is None):
-        raise BackendError("the backend's logprobs do not match the rows that asked for them")
+def _check_answer(row: Row, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]) -> None:
+    if not len(row.samples) == len(tokens) == len(logprobs):
+        raise BackendError("the backend's tokens do not match the samples that a row asked for")
+    for sample, one in zip(row.samples, logprobs, strict=True):
+        if (sample.sampling.logprobs is None) != (one is None):
+            raise BackendError("the backend's logprobs do not match the samples that asked")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, Batch, Row, Sampling
+from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 
 GREEDY = Sampling()
+DRAW = [Sample(0, GREEDY)]
 CONFIG = BackendConfig(name="d", kind="dummy", path="", page_size=4, kv_pages=8)
 PROMPT = [5, 6, 7, 8, 9]
 
@@ -24,12 +25,13 @@ def generate(
     start = 0
     for step in range(1000):
         end = min(len(tokens), start + chunk)
-        sampling = GREEDY if end == len(tokens) else None
-        row = Row(tokens[start:end], start, pages, sampling, len(tokens) - len(PROMPT))
-        (token,) = backend.execute(Batch(step, [row])).tokens
+        samples = []
+        if end == len(tokens):
+            samples = [Sample(end - start - 1, GREEDY, len(tokens) - len(PROMPT))]
+        row = Row(tokens[start:end], start, pages, samples)
+        (drawn,) = backend.execute(Batch(step, [row])).tokens
         start = end
-        if token is not None:
-            tokens.append(token)
+        tokens += drawn
         if len(tokens) == len(PROMPT) + num_tokens:
             return tokens[len(PROMPT) :]
     raise AssertionError("it never ends")
@@ -67,10 +69,10 @@ def test_a_copy_is_done_before_the_pass() -> None:
     backend = DummyBackend(CONFIG)
     backend.execute(Batch(0, [Row([1, 2], 0, [0])]))
 
-    rows = [Row([3], 2, [1], GREEDY), Row([4], 2, [0], GREEDY)]
+    rows = [Row([3], 2, [1], DRAW), Row([4], 2, [0], DRAW)]
     result = backend.execute(Batch(1, rows, copies=[(0, 1)]))
 
-    assert [expected_tokens([1, 2, last], 1)[0] for last in (3, 4)] == result.tokens
+    assert [expected_tokens([1, 2, last], 1) for last in (3, 4)] == result.tokens
 
 
 def test_a_wrong_page_changes_the_tokens() -> None:
@@ -78,10 +80,10 @@ def test_a_wrong_page_changes_the_tokens() -> None:
     backend = DummyBackend(CONFIG)
     backend.execute(Batch(0, [Row([1, 2, 3, 4], 0, [0]), Row([5, 6, 7, 8], 0, [1])]))
 
-    right = backend.execute(Batch(1, [Row([9], 4, [0, 2], GREEDY)])).tokens
-    wrong = backend.execute(Batch(2, [Row([9], 4, [1, 2], GREEDY)])).tokens
+    right = backend.execute(Batch(1, [Row([9], 4, [0, 2], DRAW)])).tokens
+    wrong = backend.execute(Batch(2, [Row([9], 4, [1, 2], DRAW)])).tokens
 
-    assert expected_tokens([1, 2, 3, 4, 9], 1) == right != wrong
+    assert [expected_tokens([1, 2, 3, 4, 9], 1)] == right != wrong
 
 
 @pytest.mark.parametrize(
@@ -89,11 +91,12 @@ def test_a_wrong_page_changes_the_tokens() -> None:
     [
         ([Row([1], 0, [3]), Row([2], 0, [3])], "two rows write one page"),
         ([Row([1], 0, [3]), Row([1], 4, [3, 2])], "writes a page that another one reads"),
-        ([Row([1], 2, [0], GREEDY)], "slots that nobody wrote"),
+        ([Row([1], 2, [0])], "slots that nobody wrote"),
         ([Row([1] * 5, 0, [0])], "do not hold 5 tokens"),
         ([Row([512], 0, [0])], "outside the vocabulary"),
         ([Row([1], 0, [8])], "outside [0, 8)"),
         ([Row([], 0, [0])], "needs tokens"),
+        ([Row([1], 0, [0], [Sample(1, GREEDY)])], "after none of the row's 1 tokens"),
     ],
 )
 def test_what_a_model_would_compute_wrongly_is_refused(rows: list[Row], message: str) -> None:
@@ -125,3 +128,27 @@ def test_the_vocabulary_is_that_of_the_model_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BackendError, match=r"config\.json"):
         DummyBackend(BackendConfig(name="d", path=str(tmp_path)))
+
+
+def test_samples_after_several_tokens_of_a_row() -> None:
+    """Each is drawn as if its token were the row's last one."""
+    row = Row([5, 6, 7], 0, [3], [Sample(0, GREEDY), Sample(2, Sampling(1.0, seed=4), 9)])
+
+    (drawn,) = DummyBackend(CONFIG).execute(Batch(0, [row])).tokens
+
+    alone = Row([5, 6, 7], 0, [3], [Sample(2, Sampling(1.0, seed=4), 9)])
+    assert [
+        *expected_tokens([5], 1),
+        *DummyBackend(CONFIG).execute(Batch(0, [alone])).tokens[0],
+    ] == drawn
+
+
+def test_a_mask_decides_what_may_be_drawn() -> None:
+    """Among the allowed tokens an end comes last."""
+    for allowed in ({17}, {0}, {0, 400}):
+        mask = bytearray(64)
+        for token in allowed:
+            mask[token // 8] |= 1 << token % 8
+        row = Row([5], 0, [3], [Sample(0, GREEDY, mask=bytes(mask))])
+
+        assert [[max(allowed)]] == DummyBackend(CONFIG).execute(Batch(0, [row])).tokens

@@ -19,7 +19,7 @@ import pytest
 
 import pie_backend.process
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, Batch, Row, Sampling
+from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.channel import Channel
 from pie_backend.create import create_backend
 from pie_backend.process import ProcessBackend
@@ -43,7 +43,7 @@ def open_worker() -> Iterator[Open]:
 
 
 def batch(step: int = 0) -> Batch:
-    return Batch(step, [Row([1, 2, 3], 0, [5], Sampling()), Row([4] * 20, 0, [6, 9])])
+    return Batch(step, [Row([1, 2, 3], 0, [5], [Sample(2, Sampling())]), Row([4] * 20, 0, [6, 9])])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -147,7 +147,7 @@ def test_death_in_the_middle_of_a_step(open_worker: Open) -> None:
 def test_an_invalid_batch_ends_the_worker_with_its_reason(open_worker: Open) -> None:
     """The worker's complaint about a batch arrives in its own words."""
     with pytest.raises(BackendError, match="page is outside"):
-        open_worker().execute(Batch(0, [Row([1], 0, [99], Sampling())]))
+        open_worker().execute(Batch(0, [Row([1], 0, [99], [Sample(0, Sampling())])]))
 
 
 def test_interrupt_is_for_the_parent(open_worker: Open) -> None:

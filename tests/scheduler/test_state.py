@@ -205,7 +205,7 @@ def test_a_flush_needs_no_budget_and_draws_nothing(stepper: Stepper) -> None:
     batch = stepper.step()
 
     assert batch is not None
-    assert [None] == [row.sampling for row in batch.rows]
+    assert [[]] == [row.samples for row in batch.rows]
 
 
 def test_cancel_ends_the_context_with_what_was_handed_out(stepper: Stepper) -> None:
@@ -377,10 +377,10 @@ def test_a_misaligned_answer_is_the_backends_fault(stepper: Stepper, answer: str
     assert batch is not None
     results = {
         "too few": BatchResult(batch.step, []),
-        "wrong step": BatchResult(batch.step + 1, [1]),
-        "no sample": BatchResult(batch.step, [None]),
-        "unasked logprobs": BatchResult(batch.step, [1], [Logprobs(-1.0)]),
-        "too many logprobs": BatchResult(batch.step, [1], [None, None]),
+        "wrong step": BatchResult(batch.step + 1, [[1]]),
+        "no sample": BatchResult(batch.step, [[]]),
+        "unasked logprobs": BatchResult(batch.step, [[1]], [[Logprobs(-1.0)]]),
+        "too many logprobs": BatchResult(batch.step, [[1]], [[None, None]]),
     }
 
     with pytest.raises(BackendError):

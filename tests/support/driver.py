@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pie_backend.base import Backend
-from pie_backend.batch import Batch, BatchResult, Logprobs, Row, Sampling, TokenCounts
+from pie_backend.batch import Batch, BatchResult, Logprobs, Row, Sample, Sampling, TokenCounts
 
 GREEDY = Sampling()
 
@@ -37,26 +37,26 @@ class Sequence:
             tokens=self.tokens[self.computed : end],
             start=self.computed,
             pages=self.pages,
-            sampling=self.sampling if samples else None,
-            draw=len(self.generated),
-            counts=counted(self.tokens, self.generated) if samples and self.is_counted else None,
+            samples=[self.sample_after(end - self.computed)] if samples else [],
         )
+
+    def sample_after(self, num_tokens: int) -> Sample:
+        """What it draws after so many tokens of a row that reaches the last one."""
+        counts = counted(self.tokens, self.generated) if self.is_counted else None
+        return Sample(num_tokens - 1, self.sampling, len(self.generated), counts)
 
     @property
     def is_counted(self) -> bool:
         adjustment = self.sampling.adjustment
         return adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn)
 
-    def take(self, row: Row, token: int | None, logprobs: Logprobs | None) -> None:
+    def take(self, row: Row, tokens: list[int], logprobs: list[Logprobs | None]) -> None:
         self.computed = row.start + len(row.tokens)
-        assert (token is None) == (row.sampling is None)
-        if token is not None:
-            self.tokens.append(token)
-            self.generated.append(token)
-        wants = row.sampling is not None and row.sampling.logprobs is not None
-        assert (logprobs is not None) == wants
-        if logprobs is not None:
-            self.logprobs.append(logprobs)
+        self.tokens += tokens
+        self.generated += tokens
+        for sample, one in zip(row.samples, logprobs, strict=True):
+            assert (one is not None) == (sample.sampling.logprobs is not None)
+        self.logprobs += [one for one in logprobs if one is not None]
 
 
 def counted(seen: list[int], drawn: list[int]) -> TokenCounts:
@@ -66,9 +66,9 @@ def counted(seen: list[int], drawn: list[int]) -> TokenCounts:
     return TokenCounts(array("i", times.keys()).tobytes(), array("i", times.values()).tobytes())
 
 
-def logprobs_of(result: BatchResult) -> list[Logprobs | None]:
-    """One per row, as if it said so every time."""
-    return result.logprobs or [None] * len(result.tokens)
+def logprobs_of(result: BatchResult) -> list[list[Logprobs | None]]:
+    """One per sample, as if it said so every time."""
+    return result.logprobs or [[None] * len(tokens) for tokens in result.tokens]
 
 
 class Driver:
@@ -95,8 +95,8 @@ class Driver:
         result = self.backend.execute(Batch(self.step_number, rows))
         assert result.step == self.step_number
         answers = zip(result.tokens, logprobs_of(result), strict=True)
-        for sequence, row, (token, logprobs) in zip(sequences, rows, answers, strict=True):
-            sequence.take(row, token, logprobs)
+        for sequence, row, (tokens, logprobs) in zip(sequences, rows, answers, strict=True):
+            sequence.take(row, tokens, logprobs)
 
     def run(self, sequences: list[Sequence], chunk: int | None = None) -> list[list[int]]:
         """All of them together until each has what it wanted; their order changes every step."""

@@ -11,18 +11,18 @@ from itertools import chain
 
 import torch
 
-from pie_backend.batch import FORCING_BIAS, Adjustment, Row, TokenCounts
+from pie_backend.batch import FORCING_BIAS, Adjustment, Sample, TokenCounts
 
 _INT_BYTES = 4
 
 
-def adjust(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
-    """logits [R, vocab] -> the same or, when a row asks, float32 ones; may overwrite them."""
-    wanted = [row.sampling.adjustment if row.sampling else None for row in rows]
+def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
+    """logits [S, vocab] -> the same or, when a sample asks, float32 ones; may overwrite them."""
+    wanted = [sample.sampling.adjustment for sample in samples]
     penalised = [
-        (i, adjustment, row.counts)
-        for i, (row, adjustment) in enumerate(zip(rows, wanted, strict=True))
-        if adjustment is not None and row.counts is not None and row.counts.tokens
+        (i, adjustment, sample.counts)
+        for i, (sample, adjustment) in enumerate(zip(samples, wanted, strict=True))
+        if adjustment is not None and sample.counts is not None and sample.counts.tokens
     ]
     biased = [
         (i, adjustment.logit_bias)

@@ -7,15 +7,16 @@ import os
 import torch
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult, Logprobs
+from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult
+from pie_backend.engine.answer import answer
 from pie_backend.engine.architectures import read_config
 from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.attention.cpu import CpuAttention
+from pie_backend.engine.checks import check_batch
 from pie_backend.engine.config import DecoderConfig
-from pie_backend.engine.draw import draw
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.memory import check_pages_fit, choose_num_pages, keep_freed_memory
-from pie_backend.engine.ragged import RaggedBatch, check_batch, flatten
+from pie_backend.engine.ragged import flatten
 from pie_backend.engine.transformer import Decoder, load_decoder
 from pie_backend.engine.weights import Checkpoint
 from pie_backend.model_dir import ModelDir, resolve
@@ -58,28 +59,10 @@ class Engine:
         if flat.entered_pages:
             cache.clear_pages(flat.entered_pages)
         hidden = decoder.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
-        return _answer(batch, decoder, hidden, flat)
+        return answer(batch, decoder, hidden, flat)
 
     def close(self) -> None:
         self._decoder = self._cache = self._attention = None
-
-
-def _answer(batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch) -> BatchResult:
-    """Draws a token for each row that asked for one."""
-    tokens: list[int | None] = [None] * len(batch.rows)
-    asking = [i for i, span in enumerate(flat.spans) if span.row.sampling is not None]
-    if not asking:
-        return BatchResult(batch.step, tokens)
-    if len(asking) < len(hidden):
-        hidden = hidden[torch.tensor([flat.spans[i].end - 1 for i in asking])]
-    drawn, found = draw(decoder.logits(hidden), [flat.spans[i].row for i in asking])
-    places = [flat.order[i] for i in asking]
-    for place, token in zip(places, drawn, strict=True):
-        tokens[place] = token
-    logprobs: list[Logprobs | None] = [None] * len(batch.rows) if found else []
-    for place, one in zip(places, found, strict=False):
-        logprobs[place] = one
-    return BatchResult(batch.step, tokens, logprobs)
 
 
 def build_engine(config: BackendConfig) -> Engine:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pie_backend.base import BackendError
-from pie_backend.batch import BackendInfo, Batch, Row
+from pie_backend.batch import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +36,6 @@ class RaggedBatch:
     """Pages whose first position is written by this batch."""
 
 
-def check_batch(batch: Batch, info: BackendInfo) -> None:
-    """Raises BackendError for rows that would read or write outside the pool."""
-    for number, row in enumerate(batch.rows):
-        end = row.start + len(row.tokens)
-        if not row.tokens or row.start < 0 or end > info.max_context:
-            raise _invalid(batch, number, f"covers positions [{row.start}, {end})")
-        if len(row.pages) * info.page_size < end:
-            raise _invalid(batch, number, f"{len(row.pages)} pages cannot hold {end} tokens")
-        if min(row.pages) < 0 or max(row.pages) >= info.num_pages:
-            raise _invalid(batch, number, f"pages are outside [0, {info.num_pages})")
-        if min(row.tokens) < 0 or max(row.tokens) >= info.vocab_size:
-            raise _invalid(batch, number, f"tokens are outside [0, {info.vocab_size})")
-    if any(not 0 <= page < info.num_pages for pair in batch.copies for page in pair):
-        raise BackendError(f"step {batch.step}: copies are outside [0, {info.num_pages})")
-
-
-def _invalid(batch: Batch, number: int, why: str) -> BackendError:
-    return BackendError(f"step {batch.step}, row {number}: {why}")
-
-
 def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, rows[i].start))
     spans: list[Span] = []
@@ -69,7 +48,7 @@ def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
         end = row.start + len(row.tokens)
         spans.append(Span(row, len(tokens), len(tokens) + len(row.tokens)))
         tokens += row.tokens
-        positions += range(row.start, end)
+        positions += row.positions or range(row.start, end)
         slots += _slots(row, end, page_size)
         entered += row.pages[-(-row.start // page_size) : -(-end // page_size)]
     return RaggedBatch(

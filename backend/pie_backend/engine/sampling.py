@@ -1,4 +1,4 @@
-"""Draws one token per row: temperature, top-k, top-p, min-p, in the order of transformers.
+"""Draws one token per sample: temperature, top-k, top-p, min-p, in the order of transformers.
 
 Every filter is reduced to "keep logits above a cut, and so many of those equal to it, lowest ids
 first". The draw then walks the vocabulary by id, so a row's token depends on its logits and its
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from pie_backend.batch import Row, Sampling
+from pie_backend.batch import Sample, Sampling
 from pie_backend.rng import uniform
 
 # Filters rarely keep more; where they do, the whole vocabulary is sorted instead.
@@ -17,15 +17,15 @@ _CANDIDATES = 256
 _BLOCK = 128
 
 
-def draw_tokens(logits: torch.Tensor, rows: list[Row]) -> list[int]:
-    """logits [R, vocab], one row of logits for each of the rows, which all want a sample."""
-    wanted = [row.sampling or Sampling() for row in rows]
+def draw_tokens(logits: torch.Tensor, samples: list[Sample]) -> list[int]:
+    """logits [S, vocab], one row of logits for each sample."""
+    wanted = [one.sampling for one in samples]
     warm = [i for i, sampling in enumerate(wanted) if sampling.temperature > 0]
     if not warm:
         return likeliest(logits)
-    tokens = likeliest(logits) if len(warm) < len(rows) else [0] * len(rows)
-    randoms = [uniform(wanted[i].seed, rows[i].draw) for i in warm]
-    chosen = logits if len(warm) == len(rows) else logits[torch.tensor(warm)]
+    tokens = likeliest(logits) if len(warm) < len(samples) else [0] * len(samples)
+    randoms = [uniform(wanted[i].seed, samples[i].draw) for i in warm]
+    chosen = logits if len(warm) == len(samples) else logits[torch.tensor(warm)]
     drawn = sample(chosen, [wanted[i] for i in warm], randoms)
     for i, token in zip(warm, drawn, strict=True):
         tokens[i] = token

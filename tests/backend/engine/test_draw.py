@@ -11,7 +11,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pie_backend.batch import Adjustment, Logprobs, Row, Sampling
+from pie_backend.batch import Adjustment, Logprobs, Sample, Sampling
 from pie_backend.engine.adjust import adjust
 from pie_backend.engine.draw import draw
 from support.driver import counted
@@ -19,15 +19,17 @@ from support.driver import counted
 VOCAB = 300
 
 
-def row(sampling: Sampling, prompt: list[int], drawn: list[int] | None = None) -> Row:
+def sample_of(sampling: Sampling, prompt: list[int], drawn: list[int] | None = None) -> Sample:
     """One that draws the token after a prompt and what was drawn from it."""
     drawn = drawn or []
-    return Row([0], 0, [0], sampling, len(drawn), counted([*prompt, *drawn], drawn))
+    return Sample(0, sampling, len(drawn), counted([*prompt, *drawn], drawn))
 
 
 def adjusted(logits: torch.Tensor, adjustment: Adjustment, *tokens: list[int]) -> torch.Tensor:
     """logits [vocab] of one row, alone in its batch"""
-    return adjust(logits.clone().unsqueeze(0), [row(Sampling(adjustment=adjustment), *tokens)])[0]
+    return adjust(
+        logits.clone().unsqueeze(0), [sample_of(Sampling(adjustment=adjustment), *tokens)]
+    )[0]
 
 
 def reference(
@@ -88,9 +90,9 @@ def test_adjustments_are_their_definitions_in_every_company(
     """In float64 within rounding, and bit for bit what the row gets alone."""
     logits = some_logits(len(asked), seed=len(asked)).to(dtype)
     rows = [
-        Row([0], 0, [0], Sampling())
+        Sample(0, Sampling())
         if adjustment is None
-        else row(Sampling(adjustment=adjustment), prompt, drawn)
+        else sample_of(Sampling(adjustment=adjustment), prompt, drawn)
         for adjustment, prompt, drawn in asked
     ]
     found = adjust(logits.clone(), rows)
@@ -109,7 +111,7 @@ def test_biases_of_a_hundred_ban_and_force(temperature: float) -> None:
     for bias, allowed in (({7: -100.0}, set(range(VOCAB)) - {7}), ({3: 100.0, 7: -100.0}, {3})):
         for seed in range(50):
             sampling = Sampling(temperature, seed=seed, adjustment=Adjustment(logit_bias=bias))
-            assert draw(logits.clone(), [row(sampling, [])])[0][0] in allowed
+            assert draw(logits.clone(), [sample_of(sampling, [])])[0][0] in allowed
 
 
 def test_forced_tokens_share_among_themselves() -> None:
@@ -118,22 +120,22 @@ def test_forced_tokens_share_among_themselves() -> None:
     logits[0, 5] = 1.0
     adjustment = Adjustment(logit_bias={5: 100.0, 9: 100.0, 11: 50.0})
     drawn = {
-        draw(logits.clone(), [row(Sampling(1.0, 0, top_p, seed=s, adjustment=adjustment), [])])[0][
-            0
-        ]
+        draw(
+            logits.clone(), [sample_of(Sampling(1.0, 0, top_p, seed=s, adjustment=adjustment), [])]
+        )[0][0]
         for s in range(60)
         for top_p in (1.0, 0.99)
     }
     assert {5, 9} == drawn
-    assert [5] == draw(logits.clone(), [row(Sampling(adjustment=adjustment), [])])[0]
+    assert [5] == draw(logits.clone(), [sample_of(Sampling(adjustment=adjustment), [])])[0]
 
 
 def test_greedy_goes_through_penalties() -> None:
     """The likeliest token is that of the adjusted logits."""
     logits = torch.tensor([[3.0, 2.9, 0.0, -1.0]])
     penalised = Sampling(adjustment=Adjustment(frequency_penalty=0.2))
-    assert [1] == draw(logits.clone(), [row(penalised, [], [0])])[0]
-    assert [0] == draw(logits.clone(), [row(penalised, [0], [])])[0]
+    assert [1] == draw(logits.clone(), [sample_of(penalised, [], [0])])[0]
+    assert [0] == draw(logits.clone(), [sample_of(penalised, [0], [])])[0]
 
 
 def test_draws_with_and_without_options_do_not_touch_each_other() -> None:
@@ -151,7 +153,9 @@ def test_draws_with_and_without_options_do_not_touch_each_other() -> None:
             logprobs=source.choice([None, 0, 1, 5, 20]),
         )
         tokens = [source.randrange(VOCAB) for _ in range(30)]
-        rows.append(row(sampling, tokens[:20], tokens[20:]) if adjustment else row(sampling, []))
+        rows.append(
+            sample_of(sampling, tokens[:20], tokens[20:]) if adjustment else sample_of(sampling, [])
+        )
     drawn, logprobs = draw(logits.clone(), rows)
     for i, one in enumerate(rows):
         alone, alone_logprobs = draw(logits[i : i + 1].clone(), [one])
@@ -174,7 +178,7 @@ def test_logprobs_are_those_of_the_unprocessed_logits(dtype: torch.dtype, num_to
     logits[:, 50:60] = 9.0  # ties among the likeliest
     adjustment = Adjustment(1.5, 1.0, 1.0, {4: 100.0})
     sampling = Sampling(0.5, 3, 0.9, 0.1, adjustment=adjustment, logprobs=num_top)
-    tokens, found = draw(logits.clone(), [row(sampling, [1, 2, 3], [50])] * 20)
+    tokens, found = draw(logits.clone(), [sample_of(sampling, [1, 2, 3], [50])] * 20)
     assert [4] * 20 == tokens
     for one, values in zip(found, logits, strict=True):
         assert one is not None
@@ -186,7 +190,7 @@ def test_logprobs_are_those_of_the_unprocessed_logits(dtype: torch.dtype, num_to
 
 def test_more_logprobs_than_tokens_are_all_of_them() -> None:
     """A vocabulary smaller than what is asked for gives everything it has."""
-    [found] = draw(torch.tensor([[1.0, 2.0]]), [row(Sampling(logprobs=20), [])])[1]
+    [found] = draw(torch.tensor([[1.0, 2.0]]), [sample_of(Sampling(logprobs=20), [])])[1]
     assert found is not None
     assert [1, 0] == [token for token, _ in found.top]
 
@@ -194,5 +198,5 @@ def test_more_logprobs_than_tokens_are_all_of_them() -> None:
 def test_nothing_asked_leaves_the_logits_alone() -> None:
     """Rows without options pay for none, not even for a copy."""
     logits = some_logits(4)
-    assert adjust(logits, [Row([0], 0, [0], Sampling(1.0))] * 4) is logits
-    assert [] == draw(logits, [Row([0], 0, [0], Sampling(1.0))] * 4)[1]
+    assert adjust(logits, [Sample(0, Sampling(1.0))] * 4) is logits
+    assert [] == draw(logits, [Sample(0, Sampling(1.0))] * 4)[1]

@@ -56,7 +56,7 @@ def test_closed(qwen3: Checkpoint, open_engine: OpenEngine) -> None:
     engine.close()
     engine.close()
     with pytest.raises(BackendError, match="closed"):
-        engine.execute(Batch(0, [Row([1], 0, [0], Sampling())]))
+        engine.execute(Batch(0, [Row([1], 0, [0])]))
 
 
 def test_sampled_rows_do_not_depend_on_the_schedule(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pie_backend.batch import Batch, Row, Sampling
+from pie_backend.batch import Batch, Row, Sample, Sampling
 from pie_backend.engine.engine import Engine
 from support.checkpoints import Checkpoint, prompts
 from support.driver import Driver
@@ -115,8 +115,8 @@ def test_page_copies(qwen3: Checkpoint, open_engine: OpenEngine) -> None:
     prompt = prompts(16)[-2]
     engine.execute(Batch(0, [Row(prompt[:-1], 0, [3, 9, 4])]))
     copies = [(3, 11), (9, 12), (4, 13), (11, 1), (12, 2), (13, 0)]
-    row = Row(prompt[-1:], len(prompt) - 1, [1, 2, 0], Sampling())
-    assert engine.execute(Batch(1, [row], copies)).tokens == qwen3.generate(prompt, 1)
+    row = Row(prompt[-1:], len(prompt) - 1, [1, 2, 0], [Sample(0, Sampling())])
+    assert engine.execute(Batch(1, [row], copies)).tokens == [qwen3.generate(prompt, 1)]
 
 
 def test_reads_only_its_own_pages(checkpoint: Checkpoint, open_engine: OpenEngine) -> None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pie_backend.batch import Row, Sampling
+from pie_backend.batch import Sample, Sampling
 from pie_backend.engine.sampling import draw_tokens, likeliest, sample
 from pie_backend.rng import uniform
 
@@ -96,7 +96,7 @@ def test_frequencies() -> None:
     sampling = Sampling(temperature=1.0, top_k=5)
     expected = reference(logits, sampling)
     num_draws = 4000
-    rows = [Row([0], 0, [0], Sampling(1.0, 5, seed=seed)) for seed in range(num_draws)]
+    rows = [Sample(0, Sampling(1.0, 5, seed=seed)) for seed in range(num_draws)]
     counts = Counter(draw_tokens(logits.expand(num_draws, -1), rows))
     assert set(counts) == {0, 1, 2, 3, 4}
     distance = sum(
@@ -111,10 +111,8 @@ def test_a_draw_does_not_depend_on_the_batch(dtype: torch.dtype) -> None:
     logits = (torch.randn(64, 3000, generator=torch.Generator().manual_seed(2)) * 3).to(dtype)
     source = random.Random(0)
     rows = [
-        Row(
-            [0],
+        Sample(
             0,
-            [0],
             Sampling(
                 source.choice([0.0, 0.5, 1.0]),
                 source.choice([0, 3, 50, 2000]),
@@ -137,7 +135,7 @@ def test_greedy_takes_the_lowest_of_equals(vocab_size: int, dtype: torch.dtype) 
     levels = torch.randint(0, 3, (50, vocab_size), generator=torch.Generator().manual_seed(3))
     expected = [row.index(max(row)) for row in levels.tolist()]
     assert likeliest(levels.to(dtype)) == expected
-    assert draw_tokens(levels.to(dtype), [Row([0], 0, [0], Sampling())] * 50) == expected
+    assert draw_tokens(levels.to(dtype), [Sample(0, Sampling())] * 50) == expected
 
 
 def test_tiny_temperature_is_nearly_greedy() -> None:

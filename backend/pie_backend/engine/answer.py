@@ -1,0 +1,61 @@
+"""From hidden states to what the rows of a batch asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from pie_backend.batch import Batch, BatchResult, Logprobs, Probed
+from pie_backend.engine.draw import draw
+from pie_backend.engine.probes import look
+from pie_backend.engine.ragged import RaggedBatch
+from pie_backend.engine.transformer import Decoder
+
+
+def answer(batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch) -> BatchResult:
+    """hidden [N, hidden]: of the flat batch, before the last norm."""
+    tokens, logprobs = _draw(batch, decoder, hidden, flat)
+    return BatchResult(batch.step, tokens, logprobs, _look(batch, decoder, hidden, flat))
+
+
+def _draw(
+    batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch
+) -> tuple[list[list[int]], list[list[Logprobs | None]]]:
+    tokens: list[list[int]] = [[] for _ in batch.rows]
+    rows, places, samples = [], [], []
+    for number, span in zip(flat.order, flat.spans, strict=True):
+        for sample in span.row.samples:
+            rows.append(number)
+            places.append(span.begin + sample.index)
+            samples.append(sample)
+    if not samples:
+        return tokens, []
+    drawn, found = draw(decoder.logits(_at(hidden, places)), samples)
+    for number, token in zip(rows, drawn, strict=True):
+        tokens[number].append(token)
+    if not found:
+        return tokens, []
+    logprobs: list[list[Logprobs | None]] = [[] for _ in batch.rows]
+    for number, one in zip(rows, found, strict=True):
+        logprobs[number].append(one)
+    return tokens, logprobs
+
+
+def _look(
+    batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch
+) -> list[list[Probed]]:
+    probing = [span for span in flat.spans if span.row.probes]
+    if not probing:
+        return []
+    probes = [probe for span in probing for probe in span.row.probes]
+    places = [span.begin + probe.index for span in probing for probe in span.row.probes]
+    found = iter(look(decoder, _at(hidden, places), probes))
+    answers: list[list[Probed]] = [[] for _ in batch.rows]
+    for number, span in zip(flat.order, flat.spans, strict=True):
+        answers[number] = [next(found) for _ in span.row.probes]
+    return answers
+
+
+def _at(hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
+    if places == list(range(len(hidden))):
+        return hidden
+    return hidden[torch.tensor(places)]

@@ -133,6 +133,21 @@ def stop(
 
 @app.command()
 @exits.guarded
+def status(
+    as_json: AsJson = False,
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", "-w", metavar="SECONDS", min=0.1, help="Look again and again."),
+    ] = None,
+) -> int:
+    """Show the daemon, its page pools, queues and rates; exits with 1 when a model is broken."""
+    from pie_daemon.cli.status import show_status
+
+    return show_status(as_json=as_json, watch_s=watch)
+
+
+@app.command()
+@exits.guarded
 def inferlets(as_json: AsJson = False) -> int:
     """List the programs that can be run, and why others cannot."""
     from pie_daemon.cli.instances import list_programs

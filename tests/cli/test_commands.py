@@ -19,6 +19,7 @@ from support.listening import Listening
     "arguments",
     [
         ["ps"],
+        ["status"],
         ["inferlets"],
         ["stop", "x"],
         ["logs", "x"],

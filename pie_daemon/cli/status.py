@@ -1,0 +1,102 @@
+"""`pie status`: what the daemon holds and how fast it goes, at a glance."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pie_client import wire
+from pie_client.aio import AsyncClient
+from pie_daemon.cli import exits
+from pie_daemon.cli.instances import age, with_client
+from pie_daemon.cli.terminal import print_json, write
+
+_BAR_WIDTH = 40
+_CLEAR_SCREEN = "\x1b[H\x1b[2J"
+
+
+def show_status(*, as_json: bool, watch_s: float | None) -> int:
+    """Exit code 1 when a model no longer computes."""
+
+    async def work(client: AsyncClient) -> int:
+        while True:
+            status = await client.status()
+            _print(status, as_json=as_json, clear=watch_s is not None)
+            if watch_s is None:
+                return exits.FAILED if any(_failures(status)) else exits.OK
+            await asyncio.sleep(watch_s)
+
+    return with_client(work)
+
+
+def _print(status: wire.Status, *, as_json: bool, clear: bool) -> None:
+    if as_json:
+        print_json(status)
+        sys.stdout.flush()
+        return
+    if clear and sys.stdout.isatty():
+        sys.stdout.write(_CLEAR_SCREEN)
+    write("\n".join(_lines(status)) + "\n")
+
+
+def _lines(status: wire.Status) -> Iterator[str]:
+    up = age(time.time() - status.started_at)
+    yield (
+        f"{status.server}, process {status.pid}, up {up}: {status.sessions} sessions, "
+        f"{status.instances} instances, {status.programs} programs"
+    )
+    yield from (f"  {endpoint}" for endpoint in status.endpoints)
+    for name, model in status.detail.get("models", {}).items():
+        yield ""
+        yield from _model_lines(name, model["info"], model["scheduler"])
+    if watcher := status.detail.get("watcher"):
+        yield ""
+        yield f"folder {watcher['folder']}: {watcher['error'] or watcher['mode']}"
+
+
+def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}"
+    yield f"  pages     {_bar(stats)}"
+    yield f"            {_pages(stats)}"
+    yield (
+        f"  requests  {stats['running_requests']} running, {stats['waiting_requests']} waiting; "
+        f"last batch {stats['last_batch_rows']} rows, {stats['last_batch_tokens']} tokens"
+    )
+    yield (
+        f"  tokens/s  {stats['generated_tokens_per_s']:.0f} generated, "
+        f"{stats['computed_tokens_per_s']:.0f} computed"
+    )
+    wanted = stats["found_tokens"] / stats["prefix_hit_rate"] if stats["prefix_hit_rate"] else 0
+    yield (
+        f"  prefixes  {stats['prefix_hit_rate']:.0%} found "
+        f"({stats['found_tokens']} of {wanted:.0f} prompt tokens)"
+    )
+    for trouble in filter(None, (stats["failure"], stats["integrity_error"])):
+        yield f"  BROKEN    {trouble}"
+
+
+def _pages(stats: Mapping[str, Any]) -> str:
+    total, free, cached = stats["num_pages"], stats["free_pages"], stats["cached_pages"]
+    return f"{total - free} held (#), {cached} cached (+), {free - cached} empty (.) of {total}"
+
+
+def _bar(stats: Mapping[str, Any]) -> str:
+    """A line of the pool: held, cached, empty."""
+    total = max(stats["num_pages"], 1)
+    held = _cells(stats["num_pages"] - stats["free_pages"], total)
+    cached = min(_cells(stats["cached_pages"], total), _BAR_WIDTH - held)
+    return f"[{'#' * held}{'+' * cached}{'.' * (_BAR_WIDTH - held - cached)}]"
+
+
+def _cells(count: int, total: int) -> int:
+    """Rounded up, so that a little is never shown as nothing."""
+    return -(-count * _BAR_WIDTH // total)
+
+
+def _failures(status: wire.Status) -> Iterator[str]:
+    for model in status.detail.get("models", {}).values():
+        stats = model["scheduler"]
+        yield from filter(None, (stats["failure"], stats["integrity_error"]))

@@ -1,0 +1,77 @@
+"""`pie status`: the numbers of a scheduler as a person reads them."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import msgspec
+import pytest
+
+from pie_backend.batch import BackendConfig
+from pie_backend.dummy import DummyBackend, Vocabulary
+from pie_client import wire
+from pie_daemon.cli import status
+from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.service import Scheduler
+from support.command import Command
+from support.listening import Listening
+from support.waiting import until
+
+
+def report(**changed: object) -> wire.Status:
+    """Of a scheduler that has served one prompt twice, with some numbers changed."""
+    backend = DummyBackend(BackendConfig(name="m", path="", kv_pages=80), Vocabulary())
+    scheduler = Scheduler(backend, lambda token: b"x")
+    scheduler.start()
+    for owner in ("first", "second"):
+        context = scheduler.create_context(owner)
+        scheduler.append(context, list(range(1, 40)))
+        request = scheduler.generate(context, GenerateParams(max_tokens=1), lambda: None)
+        until(lambda request=request: scheduler.ready(request))
+    stats = {**msgspec.to_builtins(scheduler.stats()), **changed}
+    scheduler.stop()
+    detail = {
+        "models": {"m": {"info": msgspec.to_builtins(backend.info), "scheduler": stats}},
+        "watcher": {"folder": "/inferlets", "mode": "inotify", "error": None},
+    }
+    return wire.Status(
+        server="pie 0.1.0",
+        pid=7,
+        started_at=time.time() - 7300,
+        endpoints=["ipc:///run/pie/pie.sock"],
+        sessions=1,
+        instances=2,
+        programs=3,
+        detail=detail,
+    )
+
+
+def test_a_pool_is_a_bar() -> None:
+    """Held, cached and empty pages as shares of one line, and in numbers."""
+    lines = list(status._lines(report()))
+
+    assert "pie 0.1.0, process 7, up 2h: 1 sessions, 2 instances, 3 programs" == lines[0]
+    assert any("4 held (#), 0 cached (+), 76 empty (.) of 80" in line for line in lines)
+    assert any("[##......" in line for line in lines)
+    assert any("41% found (32 of 78 prompt tokens)" in line for line in lines)
+    assert "folder /inferlets: inotify" == lines[-1]
+
+
+@pytest.mark.parametrize("name", ["failure", "integrity_error"])
+def test_a_broken_model_is_named(name: str) -> None:
+    """The reason stands beside the numbers, and the exit code tells scripts."""
+    broken = report(**{name: "the worker was killed"})
+
+    assert any("BROKEN    the worker was killed" in line for line in status._lines(broken))
+    assert ["the worker was killed"] == list(status._failures(broken))
+    assert [] == list(status._failures(report()))
+
+
+def test_status_of_a_listener(pie: Command, server: Listening) -> None:
+    """The endpoints on the screen, the whole report as JSON."""
+    plain, as_json = pie("status"), pie("status", "--json")
+
+    assert (0, 0) == (plain.code, as_json.code)
+    assert server.ipc in plain.out
+    assert {"fake": True} == json.loads(as_json.out)["detail"]

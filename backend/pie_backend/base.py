@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pie_backend.batch import BackendInfo, Batch, BatchResult
+from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
 
 
 class BackendError(Exception):
     """The backend cannot be built or has died; the message says what to do."""
+
+
+class AdapterError(Exception):
+    """An adapter cannot be loaded; the backend goes on without it."""
+
+    def __init__(self, code: str, message: str, *, no_room: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        """One of the codes of docs/errors.md."""
+        self.message = message
+        self.no_room = no_room
+        """It would fit if others were unloaded."""
 
 
 class Backend(Protocol):
@@ -23,6 +35,19 @@ class Backend(Protocol):
         Raises:
             BackendError: the backend died; no later call can succeed.
         """
+        ...
+
+    def load_adapter(self, path: str) -> AdapterInfo:
+        """Makes the adapter in a folder known to rows, by its digest; once for equal content.
+
+        Raises:
+            AdapterError: it cannot be used, or has no room beside the others.
+            BackendError: the backend died.
+        """
+        ...
+
+    def unload_adapter(self, digest: str) -> None:
+        """Frees its memory; no later row may name it. An unknown one is fine."""
         ...
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """Digest of the LoRA adapter that computes these tokens."""
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """One forward pass. No page is written by two rows."""
 
     step: int
@@ -156,6 +156,15 @@ class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """One list per row, in it one per probe; empty when no row of the batch has any."""
 
 
+class AdapterInfo(msgspec.Struct, frozen=True):
+    """A loaded adapter."""
+
+    digest: str
+    """Of its content; rows name it by this."""
+    num_bytes: int
+    """Of memory that it takes until it is unloaded."""
+
+
 class BackendInfo(msgspec.Struct, frozen=True):
     """What the scheduler has to know about a loaded model."""
 
@@ -193,5 +202,7 @@ class BackendConfig(msgspec.Struct, frozen=True):
     kv_pages: int | None = None
     """None sizes the pool from free memory."""
     max_batch_tokens: int = 2048
+    adapter_bytes: int = 512 << 20
+    """Memory of all adapters together."""
     num_threads: int | None = None
     """Threads of torch; None takes every core of the process's affinity."""

@@ -8,7 +8,7 @@ import struct
 
 import msgspec
 
-from pie_backend.batch import BackendInfo, BatchResult
+from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
 
 _HEADER = struct.Struct("<I")
 
@@ -29,7 +29,34 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     result: BatchResult
 
 
-Reply = Ready | Failed | Done
+class LoadAdapter(msgspec.Struct, frozen=True, tag="load-adapter"):
+    path: str
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, tag="unload-adapter"):
+    digest: str
+
+
+class AdapterLoaded(msgspec.Struct, frozen=True, tag="adapter-loaded"):
+    info: AdapterInfo
+
+
+class AdapterUnloaded(msgspec.Struct, frozen=True, tag="adapter-unloaded"):
+    pass
+
+
+class AdapterRefused(msgspec.Struct, frozen=True, tag="adapter-refused"):
+    """The worker goes on."""
+
+    code: str
+    message: str
+    no_room: bool
+
+
+Question = Batch | LoadAdapter | UnloadAdapter
+"""What a worker is asked once its model is loaded; each has one reply."""
+
+Reply = Ready | Failed | Done | AdapterLoaded | AdapterUnloaded | AdapterRefused
 
 
 class Channel:

@@ -1,8 +1,9 @@
 """A backend without a model, bit-exact under every schedule, for all tests that need no numbers.
 
-It keeps token ids where a model keeps KV, and draws each token from a hash of the whole sequence as
-the row's page table shows it. A page that is wrong, stale, lost or shared by mistake changes the
-tokens that follow, or is refused at once.
+It keeps token ids where a model keeps KV, each with a mark of the adapter that computed it, and
+draws each token from a hash of the whole sequence as the row's page table shows it. A page that is
+wrong, stale, lost, of another adapter or shared by mistake changes the tokens that follow, or is
+refused at once.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
+from pathlib import Path
 
 import msgspec
 
 from pie_backend.base import BackendError
 from pie_backend.batch import (
+    AdapterInfo,
     BackendConfig,
     BackendInfo,
     Batch,
@@ -29,6 +32,7 @@ from pie_backend.batch import (
     Sampling,
     TokenCounts,
 )
+from pie_backend.dummy_adapters import DummyAdapters, tag_of
 from pie_backend.model_dir import resolve
 
 DEFAULT_NUM_PAGES = 1024
@@ -36,6 +40,7 @@ MAX_VOCAB_SIZE = 1 << 24
 GREEDY = Sampling()
 _TOKEN_BYTES = 4
 _UNWRITTEN = b"\xff" * _TOKEN_BYTES
+_TAG_SHIFT = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,19 @@ def expected_tokens(
     num_tokens: int,
     sampling: Sampling = GREEDY,
     vocabulary: Vocabulary | None = None,
+    adapters: Sequence[str | None] = (),
 ) -> list[int]:
-    """What a dummy backend generates after a prompt, computed without pages or batches."""
+    """What a dummy backend generates after a prompt, computed without pages or batches.
+
+    `adapters`: of the first tokens one each, and of all others the last; none: no adapter.
+    """
     vocabulary = vocabulary or Vocabulary()
     sequence = list(prompt)
+    tags = [tag_of(adapter) for adapter in adapters or [None]]
+    tags += [tags[-1]] * (len(prompt) + num_tokens)
     for draw in range(num_tokens):
-        packed = struct.pack(f"<{len(sequence)}I", *sequence)
+        marked = [token | tag << _TAG_SHIFT for token, tag in zip(sequence, tags, strict=False)]
+        packed = struct.pack(f"<{len(sequence)}I", *marked)
         sequence.append(_draw(packed, sampling, draw, vocabulary))
     return sequence[len(prompt) :]
 
@@ -157,6 +169,7 @@ class DummyBackend:
         )
         self._page_bytes = config.page_size * _TOKEN_BYTES
         self._memory = bytearray(_UNWRITTEN * (num_pages * config.page_size))
+        self._adapters = DummyAdapters(config.adapter_bytes)
         self._closed = False
 
     def execute(self, batch: Batch) -> BatchResult:
@@ -174,6 +187,12 @@ class DummyBackend:
         ]
         return BatchResult(batch.step, tokens, logprobs if any(map(any, logprobs)) else [])
 
+    def load_adapter(self, path: str) -> AdapterInfo:
+        return self._adapters.load(Path(path))
+
+    def unload_adapter(self, digest: str) -> None:
+        self._adapters.unload(digest)
+
     def close(self) -> None:
         self._closed = True
 
@@ -182,9 +201,10 @@ class DummyBackend:
 
     def _write(self, row: Row) -> None:
         page_size = self.info.page_size
+        tag = tag_of(row.adapter) << _TAG_SHIFT
         for position, token in enumerate(row.tokens, start=row.start):
             slot = row.pages[position // page_size] * page_size + position % page_size
-            struct.pack_into("<I", self._memory, slot * _TOKEN_BYTES, token)
+            struct.pack_into("<I", self._memory, slot * _TOKEN_BYTES, token | tag)
 
     def _answer(self, row: Row) -> list[int]:
         sequence = self._read(row)
@@ -202,7 +222,7 @@ class DummyBackend:
         return None if num_top is None else _logprobs(token, num_top, self.vocabulary.size)
 
     def _check_counts(self, sequence: bytes, sample: Sample) -> None:
-        wanted = _counts(_ints(sequence), sample)
+        wanted = _counts([one & MAX_VOCAB_SIZE - 1 for one in _ints(sequence)], sample)
         given = sample.counts or TokenCounts(b"", b"")
         if dict(zip(_ints(given.tokens), _ints(given.times), strict=True)) != wanted:
             raise BackendError("a sample counts tokens that its context does not have")
@@ -211,7 +231,7 @@ class DummyBackend:
         num_bytes = (row.start + len(row.tokens)) * _TOKEN_BYTES
         pages = b"".join(self._memory[self._span(page)] for page in row.pages)
         sequence = pages[:num_bytes]
-        # Every token id has a zero in its highest byte, so four 0xFF in a row are no tokens.
+        # No token has 0xFF in its highest byte, the adapter's mark, so four in a row are no token.
         if _UNWRITTEN in sequence:
             raise BackendError(f"a row at {row.start} reads slots that nobody wrote")
         return sequence
@@ -237,7 +257,8 @@ class DummyBackend:
             raise BackendError("a row needs tokens and a start that is not negative")
         if any(not 0 <= sample.index < len(row.tokens) for sample in row.samples):
             raise BackendError(f"a sample is after none of the row's {len(row.tokens)} tokens")
-        if row.probes or row.positions or row.hidden or row.attention or row.adapter:
+        self._adapters.check(row.adapter)
+        if row.probes or row.positions or row.hidden or row.attention:
             raise BackendError("the dummy backend knows causal rows and samples only")
         if end > self.info.max_context:
             raise BackendError(f"a row ends at {end}, beyond {self.info.max_context}")

@@ -8,15 +8,28 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 import pie_backend
-from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult
-from pie_backend.channel import Channel, Failed, Ready, Reply
+from pie_backend.base import AdapterError, BackendError
+from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
+from pie_backend.channel import (
+    AdapterLoaded,
+    AdapterRefused,
+    AdapterUnloaded,
+    Channel,
+    Done,
+    Failed,
+    LoadAdapter,
+    Ready,
+    Reply,
+    UnloadAdapter,
+)
 
 _GRACE_S = 2.0
+_R = TypeVar("_R", bound=msgspec.Struct)
 
 
 class ProcessBackend:
@@ -45,10 +58,13 @@ class ProcessBackend:
         return self._process.pid
 
     def execute(self, batch: Batch) -> BatchResult:
-        reply = self._ask(batch)
-        if isinstance(reply, Failed | Ready):
-            raise BackendError(f"the worker answered {reply!r}")
-        return reply.result
+        return self._ask(batch, Done).result
+
+    def load_adapter(self, path: str) -> AdapterInfo:
+        return self._ask(LoadAdapter(path), AdapterLoaded).info
+
+    def unload_adapter(self, digest: str) -> None:
+        self._ask(UnloadAdapter(digest), AdapterUnloaded)
 
     def close(self) -> None:
         if not self._closed:
@@ -58,12 +74,9 @@ class ProcessBackend:
         self._reap()
 
     def _handshake(self, config: BackendConfig) -> BackendInfo:
-        reply = self._ask(config)
-        if isinstance(reply, Ready):
-            return reply.info
-        raise BackendError(f"the worker answered {reply!r}")
+        return self._ask(config, Ready).info
 
-    def _ask(self, message: msgspec.Struct) -> Reply:
+    def _ask(self, message: msgspec.Struct, expected: type[_R]) -> _R:
         try:
             self._channel.send(message)
             frame = self._channel.receive()
@@ -74,6 +87,10 @@ class ProcessBackend:
         reply: Reply = self._decoder.decode(frame)
         if isinstance(reply, Failed):
             raise BackendError(reply.message)
+        if isinstance(reply, AdapterRefused):
+            raise AdapterError(reply.code, reply.message, no_room=reply.no_room)
+        if not isinstance(reply, expected):
+            raise BackendError(f"the worker answered {reply!r}")
         return reply
 
     def _obituary(self) -> str:

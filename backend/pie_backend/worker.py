@@ -15,9 +15,21 @@ import threading
 
 import msgspec
 
-from pie_backend.base import Backend, BackendError
+from pie_backend.base import AdapterError, Backend, BackendError
 from pie_backend.batch import BackendConfig, Batch
-from pie_backend.channel import Channel, Done, Failed, Ready
+from pie_backend.channel import (
+    AdapterLoaded,
+    AdapterRefused,
+    AdapterUnloaded,
+    Channel,
+    Done,
+    Failed,
+    LoadAdapter,
+    Question,
+    Ready,
+    Reply,
+    UnloadAdapter,
+)
 from pie_backend.create import build_inline
 
 
@@ -46,10 +58,24 @@ def _serve(channel: Channel) -> None:
 
 
 def _answer(channel: Channel, backend: Backend) -> None:
-    decoder = msgspec.msgpack.Decoder(Batch)
+    decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
     while (frame := channel.receive()) is not None:
-        channel.send(Done(backend.execute(decoder.decode(frame))))
+        channel.send(_reply(backend, decoder.decode(frame)))
     backend.close()
+
+
+def _reply(backend: Backend, question: Question) -> Reply:
+    try:
+        match question:
+            case Batch():
+                return Done(backend.execute(question))
+            case LoadAdapter(path=path):
+                return AdapterLoaded(backend.load_adapter(path))
+            case UnloadAdapter(digest=digest):
+                backend.unload_adapter(digest)
+                return AdapterUnloaded()
+    except AdapterError as error:
+        return AdapterRefused(error.code, error.message, error.no_room)
 
 
 def _fail(channel: Channel, message: str) -> int:

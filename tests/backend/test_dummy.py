@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
+from pie_backend.base import AdapterError, BackendError
+from pie_backend.batch import Adjustment, BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
+from support.adapter_files import write_adapter_files
+from support.driver import counted
 
 GREEDY = Sampling()
 DRAW = [Sample(0, GREEDY)]
@@ -105,6 +109,47 @@ def test_what_a_model_would_compute_wrongly_is_refused(rows: list[Row], message:
         DummyBackend(CONFIG).execute(Batch(0, rows))
 
     assert message in str(caught.value)
+
+
+def test_an_adapter_changes_every_token_that_follows(tmp_path: Path) -> None:
+    """Of those tokens on that it computed, and no others; without it, they are as ever."""
+    backend = DummyBackend(CONFIG)
+    digest = backend.load_adapter(str(write_adapter_files(tmp_path))).digest
+    first, second = Row([1, 2, 3], 0, [0]), Row([4], 3, [0], [Sample(0, GREEDY)])
+    drawn = []
+    for computed, asking in product(
+        *([row, replace(row, adapter=digest)] for row in (first, second))
+    ):
+        backend.execute(Batch(0, [computed]))
+        drawn += backend.execute(Batch(1, [asking])).tokens
+
+    adapters = [[None], [None, None, None, digest], [digest, digest, digest, None], [digest]]
+    assert [expected_tokens([1, 2, 3, 4], 1, adapters=one) for one in adapters] == drawn
+    assert len(set(map(tuple, drawn))) == 4
+
+
+def test_penalties_count_tokens_whatever_computed_them(tmp_path: Path) -> None:
+    """A token is the same token with an adapter."""
+    backend = DummyBackend(CONFIG)
+    digest = backend.load_adapter(str(write_adapter_files(tmp_path, r=2))).digest
+    sampling = Sampling(adjustment=Adjustment(repetition_penalty=2.0))
+    sample = Sample(2, sampling, counts=counted([1, 2, 3], []))
+    backend.execute(Batch(0, [Row([1, 2, 3], 0, [0], [sample], adapter=digest)]))
+
+
+def test_adapters_that_are_not_loaded_are_refused(tmp_path: Path) -> None:
+    """As are those that have no room beside the others."""
+    large = write_adapter_files(tmp_path / "large", num_floats=300)
+    small = write_adapter_files(tmp_path / "small")
+    backend = DummyBackend(replace(CONFIG, adapter_bytes=1500))
+    digest = backend.load_adapter(str(large)).digest
+    with pytest.raises(AdapterError, match="adapter_mb allows 1500") as refused:
+        backend.load_adapter(str(write_adapter_files(tmp_path / "other", num_floats=301)))
+    assert refused.value.no_room
+    backend.load_adapter(str(small))
+    backend.unload_adapter(digest)
+    with pytest.raises(BackendError, match="not loaded"):
+        backend.execute(Batch(0, [Row([1], 0, [0], adapter=digest)]))
 
 
 def test_a_closed_backend_computes_nothing() -> None:

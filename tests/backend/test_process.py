@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 import pie_backend.process
-from pie_backend.base import BackendError
+from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.channel import Channel
 from pie_backend.create import create_backend
 from pie_backend.process import ProcessBackend
+from support.adapter_files import write_adapter_files
 
 HANG_S = 60.0
 Open = Callable[..., ProcessBackend]
@@ -148,6 +149,26 @@ def test_an_invalid_batch_ends_the_worker_with_its_reason(open_worker: Open) -> 
     """The worker's complaint about a batch arrives in its own words."""
     with pytest.raises(BackendError, match="page is outside"):
         open_worker().execute(Batch(0, [Row([1], 0, [99], [Sample(0, Sampling())])]))
+
+
+def test_adapters_cross_the_border(open_worker: Open, tmp_path: Path) -> None:
+    """Loading, using and unloading them works as inline, and a refusal leaves the worker alive."""
+    write_adapter_files(tmp_path / "one")
+    write_adapter_files(tmp_path / "bad", use_dora=True)
+    worker = open_worker()
+    inline = create_backend(
+        BackendConfig(name="test", kind="dummy", path="", kv_pages=64, placement="inline")
+    )
+    info = worker.load_adapter(str(tmp_path / "one"))
+    assert inline.load_adapter(str(tmp_path / "one")) == info
+    asking = Batch(0, [Row([1, 2], 0, [5], [Sample(1, Sampling())], adapter=info.digest)])
+    assert worker.execute(asking) == inline.execute(asking)
+    with pytest.raises(AdapterError, match="use_dora") as refused:
+        worker.load_adapter(str(tmp_path / "bad"))
+    assert ("unsupported", False) == (refused.value.code, refused.value.no_room)
+    worker.unload_adapter(info.digest)
+    with pytest.raises(BackendError, match="not loaded"):
+        worker.execute(asking)
 
 
 def test_interrupt_is_for_the_parent(open_worker: Open) -> None:

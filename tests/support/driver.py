@@ -21,6 +21,7 @@ class Sequence:
     pages: list[int]
     wanted: int
     sampling: Sampling = GREEDY
+    adapter: str | None = None
     computed: int = 0
     generated: list[int] = field(default_factory=list)
     logprobs: list[Logprobs] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Sequence:
             start=self.computed,
             pages=self.pages,
             samples=[self.sample_after(end - self.computed)] if samples else [],
+            adapter=self.adapter,
         )
 
     def sample_after(self, num_tokens: int) -> Sample:
@@ -81,10 +83,16 @@ class Driver:
         self.random.shuffle(self.free)
         self.step_number = 0
 
-    def add(self, prompt: list[int], wanted: int = 64, sampling: Sampling = GREEDY) -> Sequence:
+    def add(
+        self,
+        prompt: list[int],
+        wanted: int = 64,
+        sampling: Sampling = GREEDY,
+        adapter: str | None = None,
+    ) -> Sequence:
         num_pages = -(-(len(prompt) + wanted) // self.backend.info.page_size)
         pages = [self.free.pop() for _ in range(num_pages)]
-        return Sequence(list(prompt), pages, wanted, sampling)
+        return Sequence(list(prompt), pages, wanted, sampling, adapter)
 
     def release(self, sequence: Sequence) -> None:
         self.free += sequence.pages

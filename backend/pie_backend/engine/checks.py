@@ -30,7 +30,7 @@ def _complaints(row: Row, info: BackendInfo) -> Iterator[str]:
         yield f"tokens are outside [0, {info.vocab_size})"
     if row.positions is not None and not _fit(row.positions, len(row.tokens), info.max_context):
         yield f"positions are not {len(row.tokens)} within the context"
-    for name in ("hidden", "attention", "adapter"):
+    for name in ("hidden", "attention"):
         if getattr(row, name):
             yield f"{name} is not supported by this backend"
     yield from _question_complaints(row, info)

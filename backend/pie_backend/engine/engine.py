@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
-from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, BackendInfo, Batch, BatchResult
+from pie_backend.base import AdapterError, BackendError
+from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
+from pie_backend.engine.adapters import Adapters
 from pie_backend.engine.answer import answer
 from pie_backend.engine.architectures import read_config
 from pie_backend.engine.attention.base import Attention
@@ -28,12 +30,18 @@ class Engine:
     """Implements `Backend`. One thread at a time may call `execute`."""
 
     def __init__(
-        self, info: BackendInfo, decoder: Decoder, cache: KVCache, attention: Attention
+        self,
+        info: BackendInfo,
+        decoder: Decoder,
+        cache: KVCache,
+        attention: Attention,
+        adapters: Adapters,
     ) -> None:
         self._info = info
         self._decoder: Decoder | None = decoder
         self._cache: KVCache | None = cache
         self._attention: Attention | None = attention
+        self._adapters: Adapters | None = adapters
 
     @property
     def info(self) -> BackendInfo:
@@ -41,7 +49,7 @@ class Engine:
 
     def execute(self, batch: Batch) -> BatchResult:
         if self._decoder is None or self._cache is None or self._attention is None:
-            raise BackendError(f"the backend of {self._info.name} is closed")
+            raise self._closed()
         check_batch(batch, self._info)
         try:
             with torch.inference_mode():
@@ -58,11 +66,29 @@ class Engine:
         flat = flatten(batch.rows, self._info.page_size)
         if flat.entered_pages:
             cache.clear_pages(flat.entered_pages)
-        hidden = decoder.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
+        assert self._adapters is not None  # closed together with the decoder
+        used = self._adapters.decoder_for(flat)
+        hidden = used.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
         return answer(batch, decoder, hidden, flat)
 
+    def load_adapter(self, path: str) -> AdapterInfo:
+        if self._adapters is None:
+            raise self._closed()
+        try:
+            with torch.inference_mode():
+                return self._adapters.load(Path(path))
+        except (RuntimeError, MemoryError) as error:
+            raise AdapterError("internal", f"{path} cannot be loaded: {error}") from error
+
+    def unload_adapter(self, digest: str) -> None:
+        if self._adapters is not None:
+            self._adapters.unload(digest)
+
     def close(self) -> None:
-        self._decoder = self._cache = self._attention = None
+        self._decoder = self._cache = self._attention = self._adapters = None
+
+    def _closed(self) -> BackendError:
+        return BackendError(f"the backend of {self._info.name} is closed")
 
 
 def build_engine(config: BackendConfig) -> Engine:
@@ -80,7 +106,9 @@ def build_engine(config: BackendConfig) -> Engine:
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"{model.path} cannot be loaded: {error}") from error
     attention = CpuAttention(cache, decoder_config.num_heads)
-    return Engine(_describe(config, model, decoder_config, cache), decoder, cache, attention)
+    adapters = Adapters(decoder, decoder_config, dtype, config.adapter_bytes)
+    info = _describe(config, model, decoder_config, cache)
+    return Engine(info, decoder, cache, attention, adapters)
 
 
 def _check_device(device: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.adapter_runs import AdapterRuns
 from pie_daemon.scheduler.owners import Owner
 from pie_daemon.scheduler.pages import IntegrityError, PagePool
 from pie_daemon.scheduler.prefixes import PrefixKeys
@@ -33,6 +34,8 @@ class Context:
     """The first so many pages are published, or have a published twin."""
     keys: list[bytes] = field(default_factory=list)
     """Of the first whole pages of the journal, as far as somebody asked for them."""
+    adapters: AdapterRuns = field(default_factory=AdapterRuns)
+    """What computed each token, or is to compute it."""
     request: Request | None = None
     """The one live request; while there is one, every mutating call answers `busy`."""
 
@@ -92,13 +95,20 @@ class ContextTable:
         child.pages = context.pages.copy()
         child.num_published = context.num_published
         child.keys = context.keys.copy()
+        child.adapters = context.adapters.copy()
         self.pool.share(child.pages)
         return child
 
     def truncate(self, context: Context, length: int) -> None:
         del context.journal[length:]
         del context.keys[length // self.page_size :]
+        context.adapters.truncate(length)
         self.rewind(context, length)
+
+    def compute_with(self, context: Context, adapter: str | None) -> None:
+        """What is not computed yet will be with that adapter; what is computed stays."""
+        if context.adapters.set_from(context.num_computed, adapter):
+            del context.keys[context.num_computed // self.page_size :]
 
     def rewind(self, context: Context, num_computed: int) -> None:
         """Forgets the KV of tokens [num_computed, end); the journal stays."""
@@ -196,6 +206,10 @@ class ContextTable:
         """Pages of all its contexts; a shared one counts in each."""
         return sum(len(self._contexts[context_id].pages) for context_id in owner.contexts)
 
+    def adapters_in_use(self) -> set[str]:
+        """Those that computed tokens of some context, or will."""
+        return {adapter for context in self for adapter in context.adapters.used}
+
     def depart(self) -> None:
         """A batch takes off: until it lands, pages that are let go stay out of the pool."""
         self._in_flight = True
@@ -220,8 +234,7 @@ class ContextTable:
 
     def _key(self, context: Context, index: int) -> bytes:
         if len(context.keys) <= index:
-            user = context.owner.user_name
-            self._keys.extend(context.keys, context.journal, index + 1, user)
+            self._keys.extend(context, index + 1)
         return context.keys[index]
 
     def _publish_page(self, context: Context, index: int) -> None:

@@ -37,6 +37,8 @@ class GenerateParams:
     """Beside the model's end-of-sequence tokens."""
     stop_strings: tuple[str, ...] = ()
     ignore_eos: bool = False
+    adapter: str | None = None
+    """Digest of the adapter that computes what is not computed yet; it has to be open."""
     chunk_tokens: int = 1
     """A chunk is ready with so many tokens; 0 hands everything over at the end."""
 
@@ -163,6 +165,11 @@ class Request:
         return self.ended
 
     @property
+    def adapter(self) -> str | None:
+        """What computes the tokens that it finds pending, and those that it draws."""
+        return None
+
+    @property
     def needs_logits(self) -> bool:
         """It draws after the context's last token, which a batch has to compute (again) for it."""
         return False
@@ -244,6 +251,10 @@ class Generation(Request):
     @property
     def drained(self) -> bool:
         return self.ended and self.num_taken == len(self.tokens) and not self._texts
+
+    @property
+    def adapter(self) -> str | None:
+        return self.params.adapter
 
     @property
     def needs_logits(self) -> bool:

@@ -20,6 +20,7 @@ import msgspec
 from pie_backend.base import Backend, BackendError
 from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.pages import IntegrityError
@@ -82,6 +83,7 @@ class Scheduler:
         self._state = SchedulerState(
             backend.info, config or SchedulerConfig(), cache(token_bytes), time.monotonic
         )
+        self.adapters = Adapters(self._lock, self._wake.set, self._state.contexts.adapters_in_use)
         self._thread = threading.Thread(
             target=self._main, name=f"scheduler-{backend.info.name}", daemon=True
         )
@@ -169,6 +171,7 @@ class Scheduler:
             params = replace(params, sampling=sampling, fresh_seed=False)
         with self._lock:
             self._require_alive()
+            self.adapters.require(params.adapter)
             request = self._state.generate(context, params)
             self._notify[request] = notify
         self._wake.set()
@@ -249,6 +252,8 @@ class Scheduler:
                 num_pages=state.contexts.pool.num_pages,
                 free_pages=state.contexts.pool.num_free,
                 cached_pages=state.contexts.pool.num_cached,
+                adapters=self.adapters.num_loaded,
+                adapter_bytes=self.adapters.num_bytes,
                 reserved_pages=sum(request.num_reserved for request in state.running.values()),
                 steps=state.counters.steps,
                 rows=state.counters.rows,
@@ -271,6 +276,7 @@ class Scheduler:
     def _main(self) -> None:
         try:
             while self._take():
+                self.adapters.work(self._backend)
                 batch = self._decide()
                 if batch is not None:
                     self._deliver(self._backend.execute(batch))
@@ -324,5 +330,6 @@ class Scheduler:
         with self._lock:
             self._failure = self._failure or error
             callbacks = [self._notify[request] for request in self._state.fail(error)]
+        self.adapters.fail(error)
         for notify in callbacks:
             notify()

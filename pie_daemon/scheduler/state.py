@@ -303,6 +303,7 @@ class SchedulerState:
             if request.needs_logits and context.num_pending == 0:
                 # Compute the last token once more.
                 self.contexts.rewind(context, len(context.journal) - 1)
+            self.contexts.compute_with(context, request.adapter)
             self.waiting[request.id] = request
             self._admission_due = True
         self._last_request_id = request.id
@@ -368,6 +369,7 @@ class SchedulerState:
 
     def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
         context = request.context
+        num_tokens = context.adapters.limit(context.num_computed, num_tokens)
         start, end = context.num_computed, context.num_computed + num_tokens
         request.num_reserved -= self.contexts.extend(context, end, copies)
         context.num_computed = end
@@ -380,6 +382,7 @@ class SchedulerState:
             start=start,
             pages=context.pages.copy(),
             samples=request.samples(num_tokens) if end == len(context.journal) else [],
+            adapter=context.adapters.at(start),
         )
 
     def _land(self) -> list[tuple[Request, Row]]:

@@ -20,6 +20,9 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     """What can be allocated at once, cached pages included."""
     cached_pages: int
     """Of the free ones: they keep content that requests may begin with, until they are needed."""
+    adapters: int
+    """Loaded, used or not."""
+    adapter_bytes: int
     reserved_pages: int
     """Of the free ones: promised to running requests."""
     steps: int

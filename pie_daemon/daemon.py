@@ -22,6 +22,7 @@ from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
+from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
 from pie_daemon.host.topics import Topics
 from pie_daemon.listener.lock import acquire
@@ -141,7 +142,8 @@ class Daemon:
         tokenizer = Tokenizer(config.path)
         scheduler = Scheduler(backend, tokenizer.token_bytes, self.config.scheduler)
         scheduler.start()
-        self._models[config.name] = Model(config.name, backend.info, tokenizer, scheduler)
+        adapters = AdapterFolder.at(self.config.models[config.name].adapters)
+        self._models[config.name] = Model(config.name, backend.info, tokenizer, scheduler, adapters)
         _log.info("model_ready", **msgspec.structs.asdict(backend.info))
 
     def _stop_models(self) -> None:

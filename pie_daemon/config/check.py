@@ -82,6 +82,10 @@ def _conflicts(config: PieConfig, tree: Tree) -> Iterator[Problem]:
     if model.path is not None and model.name in config.models:
         reason = f"{model.name!r} has a path of its own in `models`; set only one of them"
         yield _problem(tree, ("model", "path"), reason)
+    if model.adapters is not None and model.path is None and config.models:
+        name = model.name or next(iter(config.models))
+        reason = f"the default model is one of `models`: set models.{name}.adapters instead"
+        yield _problem(tree, ("model", "adapters"), reason)
 
 
 def _problem(tree: Tree, key: Key, reason: str) -> Problem:

@@ -24,7 +24,7 @@ def complete(config: PieConfig) -> PieConfig:
     absolute = str(Path(folder).expanduser().absolute())
     return msgspec.structs.replace(
         config,
-        model=ModelSection(path=models[name].path, name=name),
+        model=ModelSection(path=models[name].path, name=name, adapters=models[name].adapters),
         models=models,
         watcher=msgspec.structs.replace(config.watcher, dir=absolute),
     )
@@ -33,9 +33,10 @@ def complete(config: PieConfig) -> PieConfig:
 def _models(config: PieConfig) -> dict[str, NamedModel]:
     model, models = config.model, config.models
     if model.path is not None and model.name not in models:
-        return {_name(model): NamedModel(path=model.path), **models}
+        return {_name(model): NamedModel(path=model.path, adapters=model.adapters), **models}
     if not models:
-        return {model.name or EMBEDDED: NamedModel(path=EMBEDDED)}
+        embedded = NamedModel(path=EMBEDDED, adapters=model.adapters)
+        return {model.name or EMBEDDED: embedded}
     first = model.name or next(iter(models))
     return {first: models[first], **models}
 
@@ -59,6 +60,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             page_size=scheduler.page_size,
             kv_pages=backend.kv_pages,
             max_batch_tokens=scheduler.max_batch_tokens,
+            adapter_bytes=backend.adapter_mb << 20,
             num_threads=backend.threads,
         )
         for name, model in config.models.items()

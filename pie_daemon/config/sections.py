@@ -58,6 +58,15 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             why="memory that is not a page serves nobody",
         ),
     ] = None
+    adapter_mb: Annotated[
+        Count,
+        setting(
+            "Memory for the LoRA adapters of a model; unused ones make room for others",
+            unit="MiB",
+            reload="rebuild",
+            why="dozens of adapters of rank 16 for a model of 1 B parameters",
+        ),
+    ] = 512
     threads: Annotated[
         Count | None,
         setting(
@@ -90,6 +99,15 @@ class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             why="programs ask for models by name",
         ),
     ] = None
+    adapters: Annotated[
+        str | None,
+        setting(
+            "Folder with a subfolder for each LoRA adapter of the default model that programs may "
+            "open by its name; null: they may open none",
+            reload="rebuild",
+            why="nothing is granted that the operator did not grant",
+        ),
+    ] = None
 
 
 class NamedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -103,6 +121,14 @@ class NamedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             why="there is none: an entry without a path means nothing",
         ),
     ]
+    adapters: Annotated[
+        str | None,
+        setting(
+            "Folder with a subfolder for each LoRA adapter of this model, as model.adapters",
+            reload="rebuild",
+            why="nothing is granted that the operator did not grant",
+        ),
+    ] = None
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

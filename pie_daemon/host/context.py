@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pie_daemon.errors import PieError
+from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.guest import Guest
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Model:
     info: BackendInfo
     tokenizer: Tokenizer
     scheduler: Scheduler
+    adapters: AdapterFolder = field(default_factory=AdapterFolder)
 
 
 @dataclass(frozen=True, slots=True)

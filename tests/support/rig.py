@@ -9,6 +9,7 @@ from typing import Any
 
 from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
+from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
 from pie_daemon.host.topics import Topics
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
@@ -62,7 +63,8 @@ class Spelling(Letters):
 
 
 class Rig:
-    """`supervisor` and `store` are the real ones; compiled code is shared by all tests."""
+    """`supervisor` and `store` are the real ones; compiled code is shared by all tests. What a test
+    puts into the folder `adapters`, programs may open."""
 
     def __init__(
         self,
@@ -82,7 +84,11 @@ class Rig:
         self.scheduler.start()
         self.topics = Topics(lambda: self.limits)
         self.storage = Storage(root / "storage.sqlite3", lambda: self.limits)
-        models = Models({"dummy": Model("dummy", backend.info, tokenizer, self.scheduler)}, "dummy")
+        self.adapters = root / "adapters"
+        model = Model(
+            "dummy", backend.info, tokenizer, self.scheduler, AdapterFolder(self.adapters)
+        )
+        models = Models({"dummy": model}, "dummy")
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
         runtime = RuntimeConfig()

@@ -9,6 +9,7 @@ from pie_daemon.host.abi import Interface
 from pie_daemon.host.context import Model
 from pie_daemon.host.guest import current
 from pie_daemon.host.interfaces import (
+    adapters,
     contexts,
     events,
     inference,
@@ -53,6 +54,7 @@ INTERFACES: tuple[Interface, ...] = (
     _interface("runtime", runtime.FUNCTIONS, {"child": runtime.Child}),
     _interface("models", models.FUNCTIONS, {"model": Model}),
     _interface("contexts", contexts.FUNCTIONS, {"context": contexts.Context}),
+    _interface("adapters", adapters.FUNCTIONS, {"adapter": adapters.Adapter}),
     _interface(
         "inference",
         inference.FUNCTIONS,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from pie_daemon.errors import PieError
 from pie_daemon.host.context import HostContext
+from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
 from pie_daemon.host.interfaces.unsupported import refusals
@@ -35,11 +37,11 @@ class Generation:
 
 
 def generate(
-    host: HostContext, context: Context, options: str, constraint: object, adapter: object
+    host: HostContext, context: Context, options: str, constraint: object, adapter: Adapter | None
 ) -> Generation:
-    if constraint is not None or adapter is not None:
-        raise PieError("unsupported", "constraints and adapters are not supported by this version")
-    params = _params(parse_options(options))
+    if constraint is not None:
+        raise PieError("unsupported", "constraints are not supported by this version")
+    params = replace(_params(parse_options(options)), adapter=digest_for(context.model, adapter))
     request = context.model.scheduler.generate(context.id, params, host.mailbox.wake)
     return Generation(host, context, request)
 

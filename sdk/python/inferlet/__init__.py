@@ -4,6 +4,7 @@ A program is a file `main.py` with a function `run(input)`; `bakery build` makes
 """
 
 from inferlet import events, messaging, runtime, session, storage
+from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
 from inferlet.context import Context, GenerateOptions
@@ -30,6 +31,7 @@ from inferlet.tool_calls import ToolCall, ToolCallParser
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
     "AlreadyExists",
     "Arguments",
     "Busy",

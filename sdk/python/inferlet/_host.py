@@ -18,6 +18,7 @@ INTERFACES = (
     "runtime",
     "models",
     "contexts",
+    "adapters",
     "inference",
     "session",
     "messaging",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
+from inferlet.adapter import Adapter
 from inferlet.context import Context, GenerateOptions
 from inferlet.errors import InvalidArgument
 from inferlet.generation import FinishReason, TokenLogprobs, Usage
@@ -39,8 +40,10 @@ class Chat:
         *,
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.model = model
+        self.adapter = adapter
         self.tools = tools
         self.messages: list[dict[str, Any]] = []
         self._context: Context | None = None
@@ -89,7 +92,7 @@ class Chat:
         """Pieces of text and tool calls as they come; the whole gathers in `reply`."""
         reply = Reply() if reply is None else reply
         parser = ToolCallParser()
-        with self._prompted().generate(**options) as generation:
+        with self._prompted().generate(adapter=self.adapter, **options) as generation:
             for chunk in generation:
                 yield from _pieces(parser, parser.feed(chunk.text), reply)
             yield from _pieces(parser, parser.close(), reply)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from inferlet import _host
+from inferlet.adapter import Adapter
 from inferlet.generation import Generation
 from inferlet.model import Model
 
@@ -84,11 +85,17 @@ class Context:
         fork.handle = _host.call(self.handle.fork)
         return fork
 
-    def generate(self, **options: Unpack[GenerateOptions]) -> Generation:
-        """Starts decoding after the last token; see `GenerateOptions`."""
+    def generate(
+        self, *, adapter: Adapter | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """Starts decoding after the last token; see `GenerateOptions`.
+
+        An adapter computes what is not computed yet and what is drawn; what is computed stays.
+        """
         given = {name: value for name, value in options.items() if value is not None}
+        lora = None if adapter is None else adapter.handle
         return Generation(
-            _host.call(_host.inference.generate, self.handle, json.dumps(given), None, None)
+            _host.call(_host.inference.generate, self.handle, json.dumps(given), None, lora)
         )
 
     def close(self) -> None:

@@ -49,6 +49,16 @@ def test_programs_generate_with_adapters(rig: Rig) -> None:
     assert 2 == rig.scheduler.stats().adapters
 
 
+def test_the_opinions_example_hears_every_adapter(rig: Rig) -> None:
+    """It runs as it stands."""
+    rig.install("opinions")
+    for r, name in enumerate("ab", start=1):
+        offer(rig, name, r)
+    answers = rig.run("opinions", adapters=["a", "b"])
+    assert ["no adapter", "a", "b"] == list(answers)
+    assert 3 == len(set(answers.values()))
+
+
 def test_what_cannot_be_opened_is_said(rig: Rig) -> None:
     """Names that are not there, paths, and adapters that are not supported."""
     offer(rig, "a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferlet import Busy, Context, InvalidArgument, Model, PieError, _host
+from inferlet import Adapter, Busy, Chat, Context, InvalidArgument, Model, PieError, _host
 from inferlet.errors import error_for
 from support.fake_pie import Err, FakePie
 
@@ -53,6 +53,18 @@ def test_leaving_a_block_gives_the_resources_back(pie: FakePie) -> None:
     with Context(Model.open()) as context, context.generate() as generation:
         generation.next()
     assert ["Generation", "Context"] == pie.released
+
+
+def test_an_adapter_goes_along_with_the_generation(pie: FakePie) -> None:
+    """Of a context or a chat; closed by its block."""
+    pie.answers = [["a"], ["b"], ["c"]]
+    model = Model.open()
+    with Adapter.open(model, "pirate") as adapter:
+        Context(model).generate(adapter=adapter).collect()
+        Chat(model, adapter=adapter).user("hi").reply()
+        Context(model).generate().collect()
+    assert ["pirate", "pirate", None] == pie.adapters
+    assert "Adapter" == pie.released[-1]
 
 
 def test_a_fork_goes_its_own_way(pie: FakePie) -> None:

@@ -62,6 +62,14 @@ def test_weather_calls_its_tool_until_the_answer(pie: FakePie, shipped: Load) ->
         shipped("weather").run({})
 
 
+def test_opinions_asks_every_adapter(pie: FakePie, shipped: Load) -> None:
+    """The same question, with each adapter and without one."""
+    pie.answers = [["so"], ["thus"], ["no"]]
+    result = shipped("opinions").run({"adapters": ["a", "b"]})
+    assert {"no adapter": "so", "a": "thus", "b": "no"} == result
+    assert ([None, "a", "b"], 1) == (pie.adapters, len(set(pie.prompts)))
+
+
 def test_interview_goes_on_until_the_client_closes(pie: FakePie, shipped: Load) -> None:
     """A reply to every message, streamed."""
     pie.answers = [["hi", "!"], ["bye"]]

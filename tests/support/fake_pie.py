@@ -36,6 +36,8 @@ class FakePie:
     options: list[dict[str, Any]] = field(default_factory=list)
     templates: list[dict[str, Any]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
+    adapters: list[str | None] = field(default_factory=list)
+    """Of the generations."""
     released: list[str] = field(default_factory=list)
 
     def finish_with(self, name: str, *value: object) -> None:
@@ -54,7 +56,12 @@ class FakePie:
                 Context=SimpleNamespace(create=lambda model: Context(pie, []))
             ),
             "inference": SimpleNamespace(
-                generate=lambda context, options, *_: Generation(pie, context, options)
+                generate=lambda context, options, _, adapter: Generation(
+                    pie, context, options, adapter
+                )
+            ),
+            "adapters": SimpleNamespace(
+                Adapter=SimpleNamespace(open=lambda model, name: Adapter(pie, name))
             ),
             "session": SimpleNamespace(send=self.sent.append, receive=self._receive),
             "events": SimpleNamespace(wait_any=lambda items, timeout_ms: list(range(len(items)))),
@@ -86,6 +93,11 @@ class Model(Resource):
 
 
 @dataclass
+class Adapter(Resource):
+    name: str
+
+
+@dataclass
 class Context(Resource):
     held: list[int]
     computed: int = 0
@@ -112,8 +124,11 @@ class Context(Resource):
 
 
 class Generation(Resource):
-    def __init__(self, pie: FakePie, context: Context, options: str) -> None:
+    def __init__(
+        self, pie: FakePie, context: Context, options: str, adapter: Adapter | None
+    ) -> None:
         super().__init__(pie)
+        pie.adapters.append(None if adapter is None else adapter.name)
         self._context = context
         self._chunks = pie.answers.pop(0)
         self._cancelled = False

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from pie_backend.adapter_dir import read_adapter
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import AdapterInfo
@@ -16,31 +14,27 @@ from pie_backend.engine.memory import available_bytes
 from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder
 
-# A file may be larger than what becomes of it: float32 on the disk, bfloat16 in memory.
-_FILE_FACTOR = 2
-_FILE_SLACK_BYTES = 1 << 20
+# In memory an adapter is at least as large as on the disk, the file's header aside.
+_HEADER_BYTES = 1 << 20
 
 
 class Adapters:
     """Loads, keeps and applies adapters; what to keep is its caller's decision."""
 
-    def __init__(
-        self, decoder: Decoder, config: DecoderConfig, dtype: torch.dtype, max_bytes: int
-    ) -> None:
+    def __init__(self, decoder: Decoder, config: DecoderConfig, max_bytes: int) -> None:
         self._bare = decoder
         self._step = AdapterStep()
         self._adapted = adapted(decoder, self._step)
         self._config = config
-        self._dtype = dtype
         self._max_bytes = max_bytes
         self._loaded: dict[str, Adapter] = {}
 
     def load(self, path: Path) -> AdapterInfo:
         """Raises: AdapterError."""
-        files = read_adapter(path, _FILE_FACTOR * self._max_bytes + _FILE_SLACK_BYTES)
+        files = read_adapter(path, self._max_bytes + _HEADER_BYTES)
         adapter = self._loaded.get(files.digest)
         if adapter is None:
-            loader = AdapterLoader(files, self._config, self._dtype)
+            loader = AdapterLoader(files, self._config)
             self._check_room(path, loader.num_bytes)
             adapter = self._loaded[files.digest] = loader.load()
         return AdapterInfo(adapter.digest, adapter.num_bytes)

@@ -106,7 +106,7 @@ def build_engine(config: BackendConfig) -> Engine:
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"{model.path} cannot be loaded: {error}") from error
     attention = CpuAttention(cache, decoder_config.num_heads)
-    adapters = Adapters(decoder, decoder_config, dtype, config.adapter_bytes)
+    adapters = Adapters(decoder, decoder_config, config.adapter_bytes)
     info = _describe(config, model, decoder_config, cache)
     return Engine(info, decoder, cache, attention, adapters)
 

@@ -1,4 +1,8 @@
-"""LoRA adapters beside the model: what they add, token by token, to the model's linear layers."""
+"""LoRA adapters beside the model: what they add, token by token, to the model's linear layers.
+
+They are float32 whatever the model is: products as small as these are several times faster in it on
+the processors measured, and PEFT keeps them so as well.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ Site = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """What one adapter adds to one linear layer: b (a x)."""
+    """What one adapter adds to one linear layer: b (a x), in float32."""
 
     a: torch.Tensor
     """[rank, in]"""
@@ -55,11 +59,11 @@ class AdapterStep:
             if part is None:
                 continue
             places = group.places
-            inner = F.linear(x[places], part.a)
+            added = F.linear(F.linear(x[places].float(), part.a), part.b)
             if isinstance(places, slice):
-                out[places].addmm_(inner, part.b.t())
+                out[places].add_(added)
             else:
-                out.index_add_(0, places, F.linear(inner, part.b))
+                out.index_add_(0, places, added.to(out.dtype))
         return out
 
 

@@ -16,6 +16,7 @@ from pie_backend.engine.lora import Adapter, LowRank, Site
 from pie_backend.engine.rope import interleave
 
 _SHOWN = 3
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,9 @@ class Projection:
 class AdapterLoader:
     """One adapter on its way into memory. Raises AdapterError."""
 
-    def __init__(self, files: AdapterFiles, config: DecoderConfig, dtype: torch.dtype) -> None:
+    def __init__(self, files: AdapterFiles, config: DecoderConfig) -> None:
         self._files = files
         self._config = config
-        self._dtype = dtype
         self._where = files.path / WEIGHTS_FILE
         self._sites = dict(self._targeted_sites())
         self._check_names()
@@ -53,7 +53,7 @@ class AdapterLoader:
     @property
     def num_bytes(self) -> int:
         """Of the tensors to come, known before there are any."""
-        return self._dtype.itemsize * sum(
+        return _FLOAT_BYTES * sum(
             self._rank_of(site) * (site[0].num_in + sum(one.num_out for one in site))
             for site in self._sites.values()
         )
@@ -145,8 +145,8 @@ class AdapterLoader:
     def _part(self, site: list[Projection], tensors: dict[str, torch.Tensor]) -> LowRank:
         """The projections of one site over one another: each has its own columns of b."""
         targeted = [one for one in site if one.targeted]
-        a = torch.cat([tensors[one.name_a].to(self._dtype) for one in targeted])
-        b = torch.zeros(sum(one.num_out for one in site), len(a), dtype=self._dtype)
+        a = torch.cat([tensors[one.name_a].float() for one in targeted])
+        b = torch.zeros(sum(one.num_out for one in site), len(a))
         row = column = 0
         for one in site:
             if one.targeted:
@@ -158,9 +158,7 @@ class AdapterLoader:
 
     def _scaled(self, one: Projection, b: torch.Tensor) -> torch.Tensor:
         scaled = b.float() * self._files.config.scale_of(one.module)
-        if one.interleaved_by is not None:
-            scaled = interleave(scaled, one.interleaved_by)
-        return scaled.to(self._dtype)
+        return scaled if one.interleaved_by is None else interleave(scaled, one.interleaved_by)
 
 
 def _some(names: set[str]) -> str:

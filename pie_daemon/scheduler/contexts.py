@@ -234,7 +234,8 @@ class ContextTable:
 
     def _key(self, context: Context, index: int) -> bytes:
         if len(context.keys) <= index:
-            self._keys.extend(context, index + 1)
+            user, adapters = context.owner.user_name, context.adapters.content
+            self._keys.extend(context.keys, context.journal, index + 1, user, adapters)
         return context.keys[index]
 
     def _publish_page(self, context: Context, index: int) -> None:

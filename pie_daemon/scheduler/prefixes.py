@@ -9,11 +9,8 @@ that nobody learns from timing what others ask; with `share_prefixes` it begins 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pie_daemon.scheduler.contexts import Context
 
 _DIGEST_BYTES = 32
 
@@ -25,15 +22,24 @@ class PrefixKeys:
         self._page_size = page_size
         self._share = share
 
-    def extend(self, context: Context, num_keys: int) -> None:
-        """Appends to the keys of a context's first pages until there are `num_keys`."""
-        keys, size = context.keys, self._page_size
-        parent = keys[-1] if keys else self._root(context.owner.user_name)
+    def extend(
+        self,
+        keys: list[bytes],
+        journal: Sequence[int],
+        num_keys: int,
+        user: str,
+        adapters: Callable[[int, int], bytes],
+    ) -> None:
+        """Appends to the keys of a journal's first pages until there are `num_keys`.
+
+        `adapters` describes what computes tokens [start, end).
+        """
+        size = self._page_size
+        parent = keys[-1] if keys else self._root(user)
         for start in range(len(keys) * size, num_keys * size, size):
-            tokens = array("I", context.journal[start : start + size])
-            adapters = context.adapters.content(start, start + size)
-            content = parent + tokens.tobytes() + adapters
-            parent = blake2b(content, digest_size=_DIGEST_BYTES).digest()
+            end = start + size
+            content = array("I", journal[start:end]).tobytes() + adapters(start, end)
+            parent = blake2b(parent + content, digest_size=_DIGEST_BYTES).digest()
             keys.append(parent)
 
     def _root(self, user: str) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from pie_daemon.errors import PieError
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model
-from pie_daemon.host.interfaces.adapters import Adapter, digest_for
+from pie_daemon.host.interfaces.adapters import Adapter, digest_for, open_adapter
+from pie_daemon.host.stop import Stopped
 from pie_daemon.scheduler.adapters import Opening
 from support.adapter_files import write_adapter_files
 
@@ -44,6 +47,39 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     for number in range(30):
         write_adapter_files(tmp_path / f"a{number:02}")
     assert refusal(AdapterFolder(tmp_path), "b").message.endswith("a18, a19, ...")
+
+
+class Stopping:
+    """A host whose program is stopped while it waits."""
+
+    def __init__(self, folder: AdapterFolder) -> None:
+        self.mailbox = self
+        self.waiting: list[Opening] = []
+        nothing: Any = None
+        service: Any = SimpleNamespace(adapters=self)
+        self.model = Model("m", nothing, nothing, service, folder)
+
+    def wake(self) -> None: ...
+
+    def wait(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
+        assert not ready()
+        raise Stopped("cancelled", "by a test")
+
+    def open(self, path: Path, notify: Callable[[], None]) -> Opening:
+        self.waiting.append(Opening(path, (), notify))
+        return self.waiting[-1]
+
+    def close(self, opening: Opening) -> None:
+        opening.closed = True
+
+
+def test_a_program_that_is_stopped_while_it_waits_lets_go(tmp_path: Path) -> None:
+    """Nothing stays loaded for it."""
+    write_adapter_files(tmp_path / "a")
+    host: Any = Stopping(AdapterFolder(tmp_path))
+    with pytest.raises(Stopped):
+        open_adapter(host, host.model, "a")
+    assert [True] == [opening.closed for opening in host.waiting]
 
 
 def test_an_adapter_is_for_its_model() -> None:

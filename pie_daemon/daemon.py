@@ -30,6 +30,9 @@ from pie_daemon.listener.seams import Services
 from pie_daemon.listener.server import Server
 from pie_daemon.runtime.execution import Shared
 from pie_daemon.runtime.outcome import Budgets
+from pie_daemon.runtime.outside.loop import Loop
+from pie_daemon.runtime.outside.tools import Tools
+from pie_daemon.runtime.outside.web import Web
 from pie_daemon.runtime.programs import ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.storage import Storage
@@ -66,6 +69,8 @@ class Daemon:
         self._watcher: Watcher | None = None
         self._supervisor: Supervisor | None = None
         self._storage: Storage | None = None
+        self._outside = Loop()
+        self._tools = Tools(self._outside, lambda: self.config.mcp, lambda: self.config.limits)
         self._lock: Any = None
         self._tasks = Tasks("daemon")
         self._stop_asked = asyncio.Event()
@@ -119,11 +124,14 @@ class Daemon:
         # 3. Clients have their last events; goodbye.
         if self._server is not None:
             await self._server.close()
-        # 4. What programs have stored, then schedulers, then the workers under them.
+        # 4. Tools and exchanges, which nobody waits for any more.
+        await asyncio.to_thread(self._tools.close)
+        await asyncio.to_thread(self._outside.close)
+        # 5. What programs have stored, then schedulers, then the workers under them.
         if self._storage is not None:
             await asyncio.to_thread(self._storage.close)
         await asyncio.to_thread(self._stop_models)
-        # 5. The lock last: from here another daemon may start.
+        # 6. The lock last: from here another daemon may start.
         if self._lock is not None:
             self._lock.release()
 
@@ -166,6 +174,8 @@ class Daemon:
             Models(self._models, config.model.name),
             Topics(lambda: self.config.limits),
             self._storage,
+            Web(self._outside, lambda: self.config.limits),
+            self._tools,
         )
         self._supervisor = Supervisor(
             self._programs, sandbox, shared, config.runtime, lambda: self.config.limits

@@ -14,7 +14,12 @@ Amount = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-def setting(description: str, *, reload: Reload, why: str, unit: str = "") -> msgspec.Meta:
-    """Metadata of one key: meaning, what a change needs, reason for the default, unit."""
-    extra = {"class": reload, "why": why, "unit": unit}
+def setting(
+    description: str, *, reload: Reload, why: str, unit: str = "", secret: bool = False
+) -> msgspec.Meta:
+    """Metadata of one key: meaning, what a change needs, reason for the default, unit.
+
+    `secret`: the value is never shown.
+    """
+    extra = {"class": reload, "why": why, "unit": unit, "secret": secret}
     return msgspec.Meta(description=description, extra=extra)

@@ -15,10 +15,25 @@ FILE_NAME = "pie.toml"
 NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 _VERSION = r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$"
 
+_LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+_HOST = rf"(\*|(\*\.)?{_LABEL}(\.{_LABEL})*|\[[0-9a-f:]+(\.[0-9]+){{0,3}}\])"
+HOST_RULE = rf"^{_HOST}(:(\*|[1-9][0-9]{{0,4}}))?$"
+TOOL_RULE = r"^(\*|[A-Za-z0-9_-]+)(/(\*|[A-Za-z0-9_./-]+))?$"
+
 Name = Annotated[str, Meta(pattern=NAME, max_length=64)]
 Version = Annotated[str, Meta(pattern=_VERSION, max_length=64)]
 
+HOST_RULE_WORDS = (
+    "a host in lower-case letters such as api.example.com, *.example.org or *, "
+    "with :PORT or :* for other ports than 80 and 443"
+)
+TOOL_RULE_WORDS = "an MCP server, SERVER/TOOL, or *"
+HostRule = Annotated[str, Meta(pattern=HOST_RULE, max_length=300, title=HOST_RULE_WORDS)]
+ToolRule = Annotated[str, Meta(pattern=TOOL_RULE, max_length=300, title=TOOL_RULE_WORDS)]
+
 _WORDS = {
+    HOST_RULE: HOST_RULE_WORDS,
+    TOOL_RULE: TOOL_RULE_WORDS,
     NAME: "lower-case letters, digits and single dashes, starting with a letter",
     _VERSION: "a version such as 1.0.0",
 }
@@ -45,6 +60,10 @@ class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory_mb: Annotated[int, Meta(ge=1)] | None = None
     cpu_s: Annotated[float, Meta(gt=0)] | None = None
+    http: Annotated[tuple[HostRule, ...], Meta(max_length=64)] = ()
+    """Hosts to reach; what is not listed stays out of reach, whatever the operator allows."""
+    tools: Annotated[tuple[ToolRule, ...], Meta(max_length=64)] = ()
+    """MCP servers and tools to use; likewise."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +78,7 @@ def _conflicts(config: PieConfig, tree: Tree) -> Iterator[Problem]:
     if scheduler.max_batch_tokens < scheduler.page_size:
         reason = f"must be at least scheduler.page_size ({scheduler.page_size})"
         yield _problem(tree, ("scheduler", "max_batch_tokens"), reason)
+    yield from _outside(config, tree)
     if config.models and model.path is None and model.name not in (None, *config.models):
         reason = f"{model.name!r} is none of `models`: {', '.join(config.models)}"
         yield _problem(tree, ("model", "name"), reason)
@@ -86,6 +89,22 @@ def _conflicts(config: PieConfig, tree: Tree) -> Iterator[Problem]:
         name = model.name or next(iter(config.models))
         reason = f"the default model is one of `models`: set models.{name}.adapters instead"
         yield _problem(tree, ("model", "adapters"), reason)
+
+
+def _outside(config: PieConfig, tree: Tree) -> Iterator[Problem]:
+    for name, server in config.mcp.servers.items():
+        key = ("mcp", "servers", name)
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            yield _problem(tree, key, "a name is made of letters, digits, - and _")
+        if (server.command is None) == (server.url is None):
+            yield _problem(tree, key, "needs a command or a url, and not both")
+        elif server.url is not None and not server.url.startswith(("http://", "https://")):
+            yield _problem(tree, (*key, "url"), "begins with http:// or https://")
+    for network in config.limits.http_networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            yield _problem(tree, ("limits", "http_networks"), f"{network!r} is no network: {error}")
 
 
 def _problem(tree: Tree, key: Key, reason: str) -> Problem:

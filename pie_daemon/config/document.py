@@ -15,7 +15,7 @@ import msgspec
 from pie_daemon.config import schema
 from pie_daemon.config.schema import Leaf
 from pie_daemon.config.sections import PieConfig
-from pie_daemon.config.tree import dotted
+from pie_daemon.config.tree import Key, dotted
 
 BEGIN, END = "<!-- keys:begin -->", "<!-- keys:end -->"
 _STANDARD_OPTION = {"backend": "auto"}
@@ -50,10 +50,19 @@ def primary_yaml() -> str:
 def group_yaml(section: str) -> str:
     struct: Any = next(f.type for f in msgspec.structs.fields(PieConfig) if f.name == section)
     lines = [f"# {struct.__doc__}"]
+    for key in schema.NAMED:
+        if key[0] == section:
+            lines += ["", *_entries(key)]
     for leaf in schema.leaves().values():
-        if leaf.key[0] == section:
+        if leaf.key[0] == section and schema.ANY_NAME not in leaf.key:
             lines += ["", *_comment(leaf), f"{leaf.key[-1]}: {_scalar(leaf.default)}"]
     return "\n".join([*lines, ""])
+
+
+def _entries(key: Key) -> list[str]:
+    struct = schema.NAMED[key]
+    keys = ", ".join(field.name for field in msgspec.structs.fields(struct))
+    return [f"# `NAME: {{KEY: VALUE}}` with {keys}. {struct.__doc__}", f"{key[-1]}: {{}}"]
 
 
 def _comment(leaf: Leaf) -> list[str]:

@@ -112,20 +112,26 @@ def _rows(config: PieConfig, tree: Tree) -> Iterator[Row]:
     plain = msgspec.to_builtins(config)
     standard = msgspec.to_builtins(complete(PieConfig()))
     for leaf in schema.leaves().values():
-        for key in _instances(leaf.key, config):
+        for key in _instances(leaf.key, plain):
             yield Row(
                 key=dotted(key),
-                value=_get(plain, key),
+                value=_shown(_get(plain, key), leaf),
                 default=_get(standard, key),
                 source=tree.source(key),
                 reload=leaf.reload,
             )
 
 
-def _instances(key: Key, config: PieConfig) -> list[Key]:
+def _instances(key: Key, values: dict[str, Any]) -> list[Key]:
     if schema.ANY_NAME not in key:
         return [key]
-    return [(schema.MODELS, name, key[-1]) for name in config.models]
+    place = key.index(schema.ANY_NAME)
+    return [(*key[:place], name, *key[place + 1 :]) for name in _get(values, key[:place])]
+
+
+def _shown(value: Any, leaf: schema.Leaf) -> Any:
+    """Of a secret only the names."""
+    return dict.fromkeys(value, "***") if leaf.is_secret else value
 
 
 def _get(values: dict[str, Any], key: Key) -> Any:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from pie_daemon.config import schema
 from pie_daemon.config.errors import COMMAND_LINE, ConfigError, Problem
-from pie_daemon.config.tree import Key, flatten
+from pie_daemon.config.tree import Key, dotted, flatten
 
 
 @dataclass
@@ -61,10 +61,10 @@ def _leaves(key: Key, value: Any) -> list[tuple[Key, Any]]:
 
 
 def _parse_one(argument: str) -> tuple[str, Override]:
-    """The key and what the grammar makes of it; names of models hold what it has no token for."""
+    """The key and what the grammar makes of it; given names hold what it has no token for."""
     name, equals, value = argument.partition("=")
-    is_model = name.startswith(f"{schema.MODELS}.")
-    text = f"{schema.MODELS}={value}" if is_model and equals else argument
+    is_named = any(name.startswith(f"{dotted(prefix)}.") for prefix in schema.NAMED)
+    text = f"{schema.MODELS}={value}" if is_named and equals else argument
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -74,7 +74,7 @@ def _parse_one(argument: str) -> tuple[str, Override]:
         raise _Refused(
             f"cannot be read ({reason}); quote such a value twice: '{name}=\"{value}\"'"
         ) from error
-    return (name if is_model else override.key_or_group), override
+    return (name if is_named else override.key_or_group), override
 
 
 def _refusal(override: Override) -> str | None:

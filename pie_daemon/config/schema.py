@@ -13,9 +13,12 @@ import msgspec
 
 from pie_daemon.config.sections import NamedModel, PieConfig
 from pie_daemon.config.tree import Key, dotted
+from pie_daemon.runtime.outside.config import McpServer
 
 MODELS = "models"
 ANY_NAME = "NAME"
+NAMED: dict[Key, type[msgspec.Struct]] = {(MODELS,): NamedModel, ("mcp", "servers"): McpServer}
+"""Where entries with names of their own stand, and what such an entry is."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Leaf:
     why: str
     reload: str
     """live, rebuild or restart; empty when the schema forgot it, which a test refuses."""
+    is_secret: bool
+    """Its value is not shown."""
 
     @property
     def allowed(self) -> str:
@@ -38,20 +43,27 @@ class Leaf:
 
 @cache
 def leaves() -> dict[Key, Leaf]:
-    """All of them in the order of the structs; entries of `models` stand under NAME."""
-    found: dict[Key, Leaf] = {}
-    for section in msgspec.structs.fields(PieConfig):
-        if section.name == MODELS:
-            found |= {leaf.key: leaf for leaf in _fields(NamedModel, (MODELS, ANY_NAME))}
-        else:
-            found |= {leaf.key: leaf for leaf in _fields(section.type, (section.name,))}
-    return found
+    """All of them in the order of the structs; entries with names stand under NAME."""
+    sections = msgspec.structs.fields(PieConfig)
+    return {
+        leaf.key: leaf for section in sections for leaf in _below((section.name,), section.type)
+    }
+
+
+def _below(key: Key, kind: Any) -> Iterator[Leaf]:
+    if key in NAMED:
+        yield from _fields(NAMED[key], (*key, ANY_NAME))
+    else:
+        yield from _fields(kind, key)
 
 
 def _fields(struct: type[msgspec.Struct], prefix: Key) -> Iterator[Leaf]:
     for info in msgspec.structs.fields(struct):
+        if (*prefix, info.name) in NAMED:
+            yield from _below((*prefix, info.name), None)
+            continue
         metas = [m for m in getattr(info.type, "__metadata__", ()) if isinstance(m, msgspec.Meta)]
-        extra: dict[str, str] = {}
+        extra: dict[str, Any] = {}
         for meta in metas:
             extra |= meta.extra or {}
         yield Leaf(
@@ -62,6 +74,7 @@ def _fields(struct: type[msgspec.Struct], prefix: Key) -> Iterator[Leaf]:
             unit=extra.get("unit", ""),
             why=extra.get("why", ""),
             reload=extra.get("class", ""),
+            is_secret=extra.get("secret", False),
         )
 
 
@@ -76,15 +89,24 @@ def sections() -> list[str]:
 
 
 def find(key: Key) -> Leaf | None:
-    """The leaf that a key names; any name of a model will do."""
-    if key[0] == MODELS and len(key) > 2:
-        key = (MODELS, ANY_NAME, key[-1])
+    """The leaf that a key names; any name of an entry will do."""
+    prefix = named_prefix(key)
+    if prefix is not None and len(key) > len(prefix) + 1:
+        key = (*prefix, ANY_NAME, *key[len(prefix) + 1 :])
     return leaves().get(key)
 
 
+def named_prefix(key: Key) -> Key | None:
+    """Of `models.a.path`, `models`; None for a key that stands under no such name."""
+    return next((prefix for prefix in NAMED if key[: len(prefix)] == prefix), None)
+
+
 def is_section(key: Key) -> bool:
-    """True for what holds leaves: a section, `models` and each of its entries."""
-    return (len(key) == 1 and key[0] in sections()) or (len(key) == 2 and key[0] == MODELS)
+    """True for what holds leaves: a section, what holds entries, and each of those."""
+    if len(key) == 1 and key[0] in sections():
+        return True
+    prefix = named_prefix(key)
+    return prefix is not None and len(key) <= len(prefix) + 1
 
 
 def unknown(key: Key) -> str:
@@ -120,6 +142,8 @@ def describe(kind: Any) -> str:
         return ", or ".join(parts)
     if origin in (tuple, list, frozenset):
         return f"a list, each {describe(arguments[0])}"
+    if origin is dict:
+        return f"keys with {describe(arguments[1])} each"
     return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
@@ -131,5 +155,5 @@ def _bounds(meta: Any) -> list[str]:
         if (value := getattr(meta, name, None)) is not None
     ]
     if (pattern := getattr(meta, "pattern", None)) is not None:
-        found.append(f"matching {pattern}")
+        found.append(meta.title or f"matching {pattern}")
     return found

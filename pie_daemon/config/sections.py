@@ -9,6 +9,7 @@ import msgspec
 from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.log import LoggingConfig
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
+from pie_daemon.runtime.outside.config import McpConfig
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.settings import Count, Seconds, setting
 from pie_daemon.watcher.config import WatcherConfig
@@ -156,6 +157,7 @@ class PieConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     listener: ListenerConfig = ListenerConfig()
     watcher: WatcherConfig = WatcherConfig()
     limits: LimitsConfig = LimitsConfig()
+    mcp: McpConfig = McpConfig()
     auth: AuthConfig = AuthConfig()
     logging: LoggingConfig = LoggingConfig()
     metrics: MetricsConfig = MetricsConfig()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pie_backend.tokenizer import Tokenizer
     from pie_daemon.host.inbox import Inbox
     from pie_daemon.host.interfaces.launch import LaunchOptions
+    from pie_daemon.host.outside import Tools, Web
     from pie_daemon.host.topics import Topics
     from pie_daemon.scheduler.service import Scheduler
 
@@ -113,4 +114,6 @@ class HostContext(Guest):
     inbox: Inbox
     topics: Topics
     storage: Storage
+    web: Web
+    tools: Tools
     ports: HostPorts

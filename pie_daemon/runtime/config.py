@@ -6,7 +6,11 @@ from typing import Annotated
 
 import msgspec
 
+from pie_bakery.manifest import HostRule, ToolRule
 from pie_daemon.settings import Count, Seconds, setting
+
+CrossingBytes = Annotated[int, msgspec.Meta(ge=1, le=3 << 20)]
+"""The sandbox ends a call that carries more than 4 MiB across its border."""
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -189,3 +193,83 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             why="a tree of agents, not a runaway recursion",
         ),
     ] = 4
+    http_hosts: Annotated[
+        tuple[HostRule, ...],
+        setting(
+            "Hosts that programs may reach over HTTP, if their manifests ask for them",
+            reload="live",
+            why="nothing is granted unless somebody granted it",
+        ),
+    ] = ()
+    http_networks: Annotated[
+        tuple[str, ...],
+        setting(
+            "Networks such as 10.1.0.0/16 whose addresses programs may reach by name although they "
+            "are not public",
+            reload="live",
+            why="a name that leads into the own network is how a program breaks out of its sandbox",
+        ),
+    ] = ()
+    http_timeout_s: Annotated[
+        Seconds,
+        setting(
+            "How long one exchange may take, with its redirects; a program may ask for less",
+            unit="s",
+            reload="live",
+            why="longer than a slow API takes to answer, shorter than anybody waits for a hung one",
+        ),
+    ] = 60.0
+    http_exchanges: Annotated[
+        Count,
+        setting(
+            "Exchanges that one program has open, from the request until it drops the response",
+            unit="exchanges",
+            reload="live",
+            why="a page's worth at a time; what they bring is held in memory",
+        ),
+    ] = 16
+    http_request_bytes: Annotated[
+        CrossingBytes,
+        setting(
+            "The largest body that a program may send",
+            unit="bytes",
+            reload="live",
+            why="a long conversation fits",
+        ),
+    ] = 1 << 20
+    http_response_bytes: Annotated[
+        CrossingBytes,
+        setting(
+            "The largest body that a program may get",
+            unit="bytes",
+            reload="live",
+            why="a long document fits; on its way into the sandbox it takes 32 times as much",
+        ),
+    ] = 1 << 20
+    tools: Annotated[
+        tuple[ToolRule, ...],
+        setting(
+            "MCP servers, or single tools as SERVER/TOOL, that programs may use, if their "
+            "manifests ask for them",
+            reload="live",
+            why="nothing is granted unless somebody granted it",
+        ),
+    ] = ()
+    tool_calls: Annotated[
+        Count,
+        setting(
+            "Tool calls that one program has open, until it drops the result",
+            unit="calls",
+            reload="live",
+            why="as many as exchanges",
+        ),
+    ] = 16
+    tool_bytes: Annotated[
+        CrossingBytes,
+        setting(
+            "The largest arguments and the largest result of a tool, and the largest list of tools",
+            unit="bytes",
+            reload="live",
+            why="far more than a model reads",
+        ),
+    ] = 1 << 20

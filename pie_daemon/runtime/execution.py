@@ -16,6 +16,8 @@ from pie_daemon.host.stop import Reason
 from pie_daemon.host.topics import Topics
 from pie_daemon.runtime.child import Child
 from pie_daemon.runtime.outcome import Budgets, Outcome, Status, Usage
+from pie_daemon.runtime.outside.tools import ProgramTools, Tools
+from pie_daemon.runtime.outside.web import ProgramWeb, Web
 from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.storage import Owner, ProgramStorage, Storage
 
@@ -40,6 +42,8 @@ class Shared:
     models: Models
     topics: Topics
     storage: Storage
+    web: Web
+    tools: Tools
 
 
 LaunchChild = Callable[["Instance", str, str, Budgets], "Instance"]
@@ -59,6 +63,8 @@ class Execution:
         self._launch_child = launch_child
         self._accounts = launch.accounts
         self._cpu = launch.accounts.cpu
+        self._web = ProgramWeb(shared.web, launch.grants.http)
+        self._tools = ProgramTools(shared.tools, launch.grants.tools)
         self._final: Usage | None = None
 
     def run(self, instance: Instance) -> Outcome:
@@ -71,6 +77,7 @@ class Execution:
         try:
             return _outcome(self._sandbox.run(loaded, self._guest(instance), launch.input))
         finally:
+            self._web.close()
             self._leave_schedulers()
 
     def _enter_schedulers(self) -> None:
@@ -105,6 +112,8 @@ class Execution:
             inbox=instance.inbox,
             topics=self._shared.topics,
             storage=ProgramStorage(self._shared.storage, _owner_of(launch)),
+            web=self._web,
+            tools=self._tools,
             ports=self._ports(instance),
         )
 

@@ -23,6 +23,11 @@ class Grants:
     """Wall time from the launch."""
     tokens: int | None
     kv_pages: int | None
+    http: tuple[tuple[str, ...], ...] = ()
+    """Rules of the manifests from the first program of the family down: all of them have to allow
+    a host, and the operator's of the moment as well."""
+    tools: tuple[tuple[str, ...], ...] = ()
+    """Likewise for tools."""
 
 
 def effective_grants(
@@ -37,6 +42,8 @@ def effective_grants(
         deadline_s=budgets.deadline_s,
         tokens=budgets.max_tokens_total,
         kv_pages=budgets.max_kv_pages,
+        http=(*(parent.http if parent else ()), asked.http),
+        tools=(*(parent.tools if parent else ()), asked.tools),
     )
 
 

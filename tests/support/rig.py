@@ -17,6 +17,10 @@ from pie_daemon.runtime.events import Event
 from pie_daemon.runtime.execution import Shared
 from pie_daemon.runtime.instance import Instance
 from pie_daemon.runtime.outcome import Budgets, Outcome
+from pie_daemon.runtime.outside.config import McpConfig
+from pie_daemon.runtime.outside.loop import Loop
+from pie_daemon.runtime.outside.tools import Tools
+from pie_daemon.runtime.outside.web import Web
 from pie_daemon.runtime.programs import SYSTEM, ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.storage import Storage
@@ -72,6 +76,7 @@ class Rig:
         *,
         num_pages: int = 512,
         limits: LimitsConfig | None = None,
+        mcp: McpConfig | None = None,
         letters: Letters | None = None,
     ) -> None:
         self.limits = limits or LimitsConfig()
@@ -84,6 +89,10 @@ class Rig:
         self.scheduler.start()
         self.topics = Topics(lambda: self.limits)
         self.storage = Storage(root / "storage.sqlite3", lambda: self.limits)
+        self.mcp = mcp or McpConfig()
+        self.outside = Loop()
+        self.tools = Tools(self.outside, lambda: self.mcp, lambda: self.limits)
+        web = Web(self.outside, lambda: self.limits)
         self.adapters = root / "adapters"
         model = Model(
             "dummy", backend.info, tokenizer, self.scheduler, AdapterFolder(self.adapters)
@@ -92,7 +101,7 @@ class Rig:
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
         runtime = RuntimeConfig()
-        shared = Shared(models, self.topics, self.storage)
+        shared = Shared(models, self.topics, self.storage, web, self.tools)
         self.supervisor = Supervisor(self.store, sandbox, shared, runtime, lambda: self.limits)
 
     def install(self, name: str) -> None:
@@ -132,6 +141,8 @@ class Rig:
     def close(self) -> None:
         """Ends everything; whatever ran, nothing may be left."""
         self.supervisor.close(0)
+        self.tools.close()
+        self.outside.close()
         self.storage.close()
         self.check_empty()
         self.scheduler.stop()

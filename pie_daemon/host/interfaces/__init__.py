@@ -12,12 +12,14 @@ from pie_daemon.host.interfaces import (
     adapters,
     contexts,
     events,
+    http,
     inference,
     messaging,
     models,
     runtime,
     session,
     storage,
+    tools,
     unsupported,
 )
 from pie_daemon.host.topics import Subscription
@@ -67,5 +69,7 @@ INTERFACES: tuple[Interface, ...] = (
     _interface("session", session.FUNCTIONS),
     _interface("messaging", messaging.FUNCTIONS, {"subscription": Subscription}),
     _interface("storage", storage.FUNCTIONS),
+    _interface("http", http.FUNCTIONS, {"exchange": http.Exchange}),
+    _interface("tools", tools.FUNCTIONS, {"call": tools.Call}),
     *unsupported.interfaces(VERSION, _bind),
 )

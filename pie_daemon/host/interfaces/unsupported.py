@@ -28,13 +28,9 @@ _FUNCTIONS = {
         *(f"[method]constraint.{what}" for what in ("fork", "accept", "rollback", "mask")),
         "[method]constraint.complete",
     ),
-    "http": ("[method]exchange.subscribe", "[method]exchange.get", "fetch"),
-    "tools": ("servers", "list-tools", "[method]call.subscribe", "[method]call.get", "call-tool"),
 }
 _RESOURCES = {
     "constraints": ("constraint",),
-    "http": ("exchange",),
-    "tools": ("call",),
 }
 
 

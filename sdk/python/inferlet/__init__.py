@@ -3,7 +3,7 @@
 A program is a file `main.py` with a function `run(input)`; `bakery build` makes it a component.
 """
 
-from inferlet import events, messaging, runtime, session, storage
+from inferlet import events, http, messaging, runtime, session, storage, tools
 from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
@@ -62,8 +62,10 @@ __all__ = [
     "Usage",
     "events",
     "generate_options",
+    "http",
     "messaging",
     "runtime",
     "session",
     "storage",
+    "tools",
 ]

@@ -23,6 +23,8 @@ INTERFACES = (
     "session",
     "messaging",
     "storage",
+    "http",
+    "tools",
 )
 
 

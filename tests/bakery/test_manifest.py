@@ -23,8 +23,12 @@ def test_everything_there_is() -> None:
     [grants]
     memory_mb = 64
     cpu_s = 2
+    http = ["api.example.com", "*.example.org:*", "[::1]:8080"]
+    tools = ["files", "calc/add"]
     """
-    assert Manifest(Identity("my-bot2", "1.2.3-rc.1", "d"), Grants(64, 2.0)) == parse(text.encode())
+    hosts, tools = ("api.example.com", "*.example.org:*", "[::1]:8080"), ("files", "calc/add")
+    wanted = Manifest(Identity("my-bot2", "1.2.3-rc.1", "d"), Grants(64, 2.0, hosts, tools))
+    assert wanted == parse(text.encode())
 
 
 def test_nothing_at_all_is_a_manifest_too() -> None:
@@ -39,7 +43,7 @@ def test_nothing_at_all_is_a_manifest_too() -> None:
         ("[inferlet]\nnam = 'x'", "unknown key `nam` in [inferlet]; did you mean `name`?", 2),
         (
             "[inferlet]\nname='x'\n[grants]\nzzz = 1",
-            "unknown key `zzz` in [grants]; allowed are memory_mb, cpu_s",
+            "unknown key `zzz` in [grants]; allowed are memory_mb, cpu_s, http, tools",
             4,
         ),
         ("[grant]\ncpu_s = 1", "unknown key `grant`; did you mean `grants`?", 1),
@@ -56,6 +60,21 @@ def test_nothing_at_all_is_a_manifest_too() -> None:
             "`name` in [inferlet]: expected lower-case letters, digits and single dashes, "
             "starting with a letter",
             2,
+        ),
+        *(
+            (
+                f"[grants]\nhttp = ['{rule}']",
+                "`http[...]` in [grants]: expected a host in lower-case letters such as "
+                "api.example.com, *.example.org or *, with :PORT or :* for other ports than 80 "
+                "and 443",
+                None,
+            )
+            for rule in ("https://a.b", "A.b", "a.*.b", "a.b/c", "a b", "::1", "a:0", "")
+        ),
+        (
+            "[grants]\ntools = ['a b']",
+            "`tools[...]` in [grants]: expected an MCP server, SERVER/TOOL, or *",
+            None,
         ),
         (
             "[inferlet]\nname = 'x'\nversion = '1'",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,10 @@ import pytest
 
 from pie_backend.batch import Adjustment, Sampling
 from pie_backend.dummy import expected_logprobs, expected_tokens
-from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.runtime.events import Event
 from pie_daemon.runtime.instance import Instance
-from pie_daemon.runtime.outside.config import McpConfig, McpServer
-from support import mcp_server
 from support.rig import Rig, events
 from support.waiting import until
-from support.web_server import WebServer, web_server
 
 pytestmark = pytest.mark.slow
 
@@ -31,16 +26,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     rig.close()
 
 
-@pytest.fixture
-def outside(rig: Rig) -> Iterator[WebServer]:
-    """A web server and an MCP server, which the operator allows."""
-    server = McpServer(command=sys.executable, args=(str(mcp_server.PATH),))
-    rig.mcp = McpConfig(servers={"test": server})
-    with web_server() as web:
-        rig.limits = LimitsConfig(http_hosts=(f"127.0.0.1:{web.port}",), tools=("test",))
-        yield web
-
-
 def finished(rig: Rig, instance: Instance) -> tuple[Any, list[Event]]:
     """The result and every event; none is acknowledged, as so few fit the client's window."""
     until(lambda: instance.done)
@@ -50,11 +35,11 @@ def finished(rig: Rig, instance: Instance) -> tuple[Any, list[Event]]:
     return json.loads(outcome.result), sent
 
 
-def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig, outside: WebServer) -> None:
+def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig) -> None:
     """One program calls them all; its docstring says what has to come back."""
     rig.install("guest-sdk")
     rig.install("echo")
-    instance = rig.launch("guest-sdk", web=outside.url("").rstrip("/"))
+    instance = rig.launch("guest-sdk")
     instance.deliver("ping")
     instance.deliver_blob("data", b"\x00\xff")
     instance.close_input()
@@ -91,26 +76,6 @@ def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig, outside:
         "events": {"timeout": True, "timer": True},
         "storage": {"value": True, "keys": True, "gone": True, "refused": "quota"},
         "messaging": {"queue": True, "broadcast": True, "silence": True, "refused": "exhausted"},
-        "http": {
-            "hello": True,
-            "posted": True,
-            "both": 2,
-            "status": 404,
-            "slow": "timeout",
-            "denied": "denied",
-            "refused": "invalid-argument",
-            "unfinished": True,
-        },
-        "tools": {
-            "servers": ["test"],
-            "listed": True,
-            "sum": 5,
-            "both": 2,
-            "failed": True,
-            "asked": True,
-            "denied": "denied",
-            "unfinished": True,
-        },
         "runtime": {
             "named": True,
             "budget": True,

@@ -120,7 +120,8 @@ def _value_error(message: str, text: str) -> ManifestError:
     problem = problem[:1].lower() + problem[1:]
     table, _, key = path.rstrip("`").partition(".")
     name = f"`{key}` in [{table}]: " if key else ""
-    return ManifestError(f"{name}{problem}", _line_of(text, key, table) if key else None)
+    line = _line_of(text, key.partition("[")[0], table) if key else None
+    return ManifestError(f"{name}{problem}", line)
 
 
 def _line_of(text: str, key: str, table: str | None = None) -> int | None:

@@ -64,17 +64,17 @@ def test_nothing_at_all_is_a_manifest_too() -> None:
         *(
             (
                 f"[grants]\nhttp = ['{rule}']",
-                "`http[...]` in [grants]: expected a host in lower-case letters such as "
+                "`http[0]` in [grants]: expected a host in lower-case letters such as "
                 "api.example.com, *.example.org or *, with :PORT or :* for other ports than 80 "
                 "and 443",
-                None,
+                2,
             )
             for rule in ("https://a.b", "A.b", "a.*.b", "a.b/c", "a b", "::1", "a:0", "")
         ),
         (
             "[grants]\ntools = ['a b']",
-            "`tools[...]` in [grants]: expected an MCP server, SERVER/TOOL, or *",
-            None,
+            "`tools[0]` in [grants]: expected an MCP server, SERVER/TOOL, or *",
+            2,
         ),
         (
             "[inferlet]\nname = 'x'\nversion = '1'",

@@ -179,6 +179,24 @@ def test_lock_tells_who_holds_it(folders: Path) -> None:
         expect(service.daemon(), "fail", "nothing answers", "wait a moment")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "status", "part"),
+    [
+        ([], "ok", "no MCP servers are declared"),
+        (["mcp.servers.a.command=sh", "limits.tools=[a]"], "ok", "MCP servers: a"),
+        (["mcp.servers.a.url=http://127.0.0.1/mcp", "limits.tools=['*']"], "ok", "MCP servers: a"),
+        (["mcp.servers.a.command=sh"], "warn", "limits.tools is empty"),
+        (["mcp.servers.a.command=no-such"], "warn", "full path into mcp.servers.a.command"),
+        (["mcp.servers.a.command=sh", "mcp.servers.a.cwd=/no/such"], "warn", "mcp.servers.a.cwd"),
+        (["mcp.servers.a.command=sh", "mcp.servers.a.env={PATH: /no}"], "warn", "no command 'sh'"),
+        (["no.such=1"], "skip", ""),
+    ],
+)
+def test_mcp_servers(folders: Path, overrides: list[str], status: str, part: str) -> None:
+    """Whether what is declared could be started and used."""
+    expect(Setup(overrides).mcp_servers(), status, part)
+
+
 def test_watch_folder(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing is fine, unreadable is not, and writable by all is a risk."""
     folder = folders / "state" / "inferlets"

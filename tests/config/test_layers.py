@@ -10,6 +10,7 @@ import pytest
 
 from pie_daemon.config import PieConfig, backend_configs, complete, load
 from pie_daemon.config.layers import Loaded, Row
+from pie_daemon.runtime.outside.config import McpServer
 
 
 def row(loaded: Loaded, key: str) -> Row:
@@ -136,3 +137,28 @@ def test_loading_from_many_threads_gives_the_same_everywhere() -> None:
 
     assert 8 == len(seen)
     assert all(size == scheduler.page_size for size, scheduler in seen)
+
+
+def test_mcp_servers_are_entries_with_names_of_their_own(folders: Path) -> None:
+    """From an option of the group `mcp` and the command line; what is secret is not shown."""
+    option = folders / "mcp" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text(
+        "servers:\n  my-files:\n"
+        "    command: npx\n    args: [server, /tmp]\n    env: {TOKEN: hush}\n"
+    )
+    loaded = load(
+        ["mcp=mine", "mcp.servers.web.url=http://localhost/mcp", "mcp.call_s=5"], [folders]
+    )
+    rows = {row.key: row for row in loaded.rows}
+
+    assert {
+        "my-files": McpServer(command="npx", args=("server", "/tmp"), env={"TOKEN": "hush"}),
+        "web": McpServer(url="http://localhost/mcp"),
+    } == loaded.config.mcp.servers
+    assert {"TOKEN": "***"} == rows["mcp.servers.my-files.env"].value
+    assert f"{option}:3" == rows["mcp.servers.my-files.command"].source
+    assert ("cli", "live") == (
+        rows["mcp.servers.web.url"].source,
+        rows["mcp.servers.web.url"].reload,
+    )

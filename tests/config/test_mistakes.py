@@ -45,6 +45,17 @@ def mistakes(*arguments: str) -> str:
         ("model.path='${nothing}'", ["model.path", "nothing"]),
         ("model.path='???'", ["has no value"]),
         ("model._target_=os.system", ["no such key"]),
+        ("mcp.servers.a.url=x", ["mcp.servers.a.url", "begins with http:// or https://"]),
+        ("mcp.servers.a={args: [x]}", ["mcp.servers.a", "needs a command or a url"]),
+        ("mcp.servers.a={command: x, url: 'http://y'}", ["mcp.servers.a", "and not both"]),
+        ("mcp.servers.a b={command: x}", ["mcp.servers.a b", "letters, digits, - and _"]),
+        ("mcp.servers.a.comand=x", ["no such key", "did you mean mcp.servers.NAME.command?"]),
+        ("mcp.servers.a.env={KEY: 3}", ["mcp.servers.a.env", "keys with text each"]),
+        ("mcp.servers=3", ["mcp.servers", "keys below it"]),
+        ("limits.http_hosts=['https://a.b']", ["a host in lower-case letters such as"]),
+        ("limits.http_networks=['10.0.0.1/8']", ["limits.http_networks", "host bits set"]),
+        ("limits.http_response_bytes=4194304", ["at most 3145728"]),
+        ("limits.tools=['a b']", ["an MCP server, SERVER/TOOL, or *"]),
     ],
 )
 def test_command_line_mistake_is_named(argument: str, parts: list[str]) -> None:

@@ -28,6 +28,7 @@ def checks(overrides: Sequence[str]) -> list[Check]:
         Check("runtime_folder", places.runtime_folder),
         Check("config_folder", places.config_folder),
         Check("watch_folder", setup.watch_folder),
+        Check("mcp_servers", setup.mcp_servers),
         Check("socket_path", places.socket_path),
         Check("lock", places.lock),
         Check("daemon", service.daemon),

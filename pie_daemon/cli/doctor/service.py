@@ -10,6 +10,7 @@ from pie_client.sync import Client
 from pie_daemon import __version__
 from pie_daemon.cli.doctor import places
 from pie_daemon.cli.doctor.check import Result, ok, skip
+from pie_daemon.cli.doctor.tools import mcp_servers
 from pie_daemon.config import ConfigError, PieConfig, load
 
 _TIMEOUT_S = 3.0
@@ -52,6 +53,11 @@ class Setup:
         if self.config is None or self.config.watcher.dir is None:
             return skip("the configuration is broken")
         return places.watch_folder(Path(self.config.watcher.dir))
+
+    def mcp_servers(self) -> Result:
+        return (
+            skip("the configuration is broken") if self.config is None else mcp_servers(self.config)
+        )
 
 
 def daemon() -> Result:

@@ -113,3 +113,15 @@ def test_the_shipped_agent_uses_granted_tools(rig: Rig) -> None:
     assert ([], "length") == (answer["tool_calls"], answer["finish_reason"])
     outcome = rig.outcome(rig.launch("agent", messages=messages, servers=["other"]))
     assert ("error", "not-found") == (outcome.status, outcome.code)
+
+
+def test_the_errands_example_asks_everybody_at_once(rig: Rig, web: WebServer) -> None:
+    """Refusals and failures stand beside the answers."""
+    rig.install("errands")
+    urls = [web.url("/status/201"), web.url("/size/1000"), web.url("/nonsense")]
+    found = rig.run("errands", urls=urls)
+
+    assert [{"status": 201, "size": 8}, {"status": 200, "size": 1000}] == [
+        found[url] for url in urls[:2]
+    ]
+    assert "failed" in found[urls[2]]["error"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferlet import InvalidArgument, TokenLogprobs
+from inferlet import Exhausted, InvalidArgument, TokenLogprobs
 from support.fake_pie import FakePie
 
 Load = Callable[[str], ModuleType]
@@ -125,3 +125,34 @@ def test_penalties_and_biases_reach_the_engine(pie: FakePie, shipped: Load, name
     pie.answers = [["hi"]]
     shipped(name).run({**asked, **options})
     assert options == {key: pie.options[0][key] for key in options}
+
+
+def test_the_agent_calls_tools_until_it_has_an_answer(pie: FakePie, shipped: Load) -> None:
+    """Of the servers it is told to use; the client sees every step."""
+    pie.tools = {"calc": {"add": "3", "sub": "hangs"}, "files": {"read": "text"}}
+    pie.answers = [
+        [CALL],
+        [CALL.replace("add", "sub")],
+        [CALL.replace("add", "read")],
+        ["It is 3."],
+    ]
+    asked = {"messages": [{"role": "user", "content": "1+2?"}], "servers": ["calc"]}
+    result = shipped("agent").run(asked)
+    said = [one["text"] for one in pie.events if one["type"] == "tool_result"]
+
+    assert ("It is 3.", "stop") == (result["text"], result["finish_reason"])
+    assert ["3", "timeout: it has not answered within 60 s"] == said[:2]
+    assert "there is no tool 'read'; there are: add, sub" in said[2]
+    assert said == [call["text"] for call in result["tool_calls"]]
+    assert [("calc", "add", {"a": 1}), ("calc", "sub", {"a": 1})] == pie.called
+    assert ["add", "sub"] == [tool["function"]["name"] for tool in pie.templates[0]["tools"]]
+    assert ["ToolCall"] * 2 == [name for name in pie.released if name == "ToolCall"]
+
+
+def test_the_agent_gives_up_after_its_turns(pie: FakePie, shipped: Load) -> None:
+    """A model that only calls tools never answers."""
+    pie.tools = {"calc": {"add": "3"}}
+    pie.answers = [[CALL], [CALL]]
+    asked = {"messages": [{"role": "user", "content": "1+2?"}], "max_turns": 2}
+    with pytest.raises(Exhausted, match="max_turns=2"):
+        shipped("agent").run(asked)

@@ -39,6 +39,9 @@ class FakePie:
     adapters: list[str | None] = field(default_factory=list)
     """Of the generations."""
     released: list[str] = field(default_factory=list)
+    tools: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Server -> tool -> what it says."""
+    called: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     def finish_with(self, name: str, *value: object) -> None:
         self.reason = _reason(name, *value)
@@ -65,8 +68,20 @@ class FakePie:
             ),
             "session": SimpleNamespace(send=self.sent.append, receive=self._receive),
             "events": SimpleNamespace(wait_any=lambda items, timeout_ms: list(range(len(items)))),
+            "tools": SimpleNamespace(
+                servers=lambda: sorted(pie.tools),
+                list_tools=self._list_tools,
+                call_tool=lambda server, name, arguments: ToolCall(pie, server, name, arguments),
+            ),
             "runtime": SimpleNamespace(log=lambda *line: self.logged.append(line)),
         }
+
+    def _list_tools(self, server: str) -> str:
+        if server not in self.tools:
+            raise Err("not-found", f"no MCP server is called {server!r}")
+        return json.dumps(
+            {"tools": [{"name": name, "inputSchema": {}} for name in self.tools[server]]}
+        )
 
     def _receive(self) -> Any:
         return self.inbox.pop(0) if self.inbox else None
@@ -161,3 +176,15 @@ class Generation(Resource):
 
     def subscribe(self) -> object:
         return object()
+
+
+class ToolCall(Resource):
+    def __init__(self, pie: FakePie, server: str, name: str, arguments: str) -> None:
+        super().__init__(pie)
+        self._text = pie.tools[server][name]
+        pie.called.append((server, name, json.loads(arguments)))
+
+    def get(self) -> str:
+        if self._text == "hangs":
+            raise Err("timeout", "it has not answered within 60 s")
+        return json.dumps({"content": [{"type": "text", "text": self._text}], "isError": False})

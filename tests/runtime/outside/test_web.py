@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pie_daemon.host.outside import WebRequest, WebResponse
 from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.runtime.outside.loop import Job, Loop
 from pie_daemon.runtime.outside.web import ProgramWeb, Web
+from support import certificates
 from support.waiting import until
 from support.web_server import WebServer, web_server
 
@@ -347,3 +349,24 @@ def test_the_systems_own_lookup(web: Setup) -> None:
     program = web.new_program(("*:*",))
     assert 200 == web.get(web.server.url(host="localhost"), program).status
     assert "not-found" == web.refusal("http://no-such-host.invalid/", program)[0]
+
+
+def test_certificates_are_checked_for_the_name_that_was_asked_for(
+    web: Setup, tmp_path: Path
+) -> None:
+    """Although the connection goes to an address; and nothing goes on without encryption."""
+    tls, trusting = certificates.contexts("api.test", tmp_path)
+    web.names["other.test"] = ["127.0.0.1"]
+    with web_server(tls) as server:
+        code, message = web.refusal(f"https://api.test:{server.port}/")
+        assert ("closed", True) == (code, "CERTIFICATE_VERIFY_FAILED" in message)
+        web.web._tls = trusting
+        web.program = web.new_program(web.rules)
+        assert 200 == web.get(f"https://api.test:{server.port}/").status
+        code, message = web.refusal(f"https://other.test:{server.port}/")
+        assert ("closed", True) == (code, "not valid for 'other.test'" in message)
+        down = f"https://api.test:{server.port}/to/{web.server.url(host='api.test')}"
+        code, message = web.refusal(down)
+        assert ("denied", True) == (code, message.endswith("without encryption"))
+        assert [] == web.server.asked
+        web.close()

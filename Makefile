@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
-INFERLETS := text-completion chat echo
+INFERLETS := text-completion chat echo agent
 
 .PHONY: install install-dev demo test test-quick lint check bench format clean inferlets
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +21,13 @@ from pie_daemon.errors import PieError
 from pie_daemon.host.abi import Interface
 from pie_daemon.host.guest import current
 from pie_daemon.runtime import sandbox
+from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.runtime.instance import Instance
+from pie_daemon.runtime.outside.config import McpConfig, McpServer
+from support import mcp_server
 from support.rig import Rig, events
+from support.waiting import until
+from support.web_server import web_server
 
 THREADS = 64
 STRESS_S = float(os.environ.get("PIE_STRESS_S", "5"))
@@ -118,6 +125,34 @@ def test_a_trap_at_any_host_call_frees_everything(tmp_path: Path, countdown: Cou
 
     assert calls > 100
     rig.close()
+
+
+@pytest.mark.slow
+def test_a_trap_at_any_call_outside_frees_everything(tmp_path: Path, countdown: Countdown) -> None:
+    """The same for what goes on in the world outside: no request and no call of a tool is left."""
+    server = McpServer(command=sys.executable, args=(str(mcp_server.PATH),))
+    rig = Rig(tmp_path, mcp=McpConfig(servers={"test": server}))
+    rig.install("guest-outside")
+    with web_server() as web:
+        rig.limits = LimitsConfig(http_hosts=(f"127.0.0.1:{web.port}",), tools=("test",))
+        for calls in itertools.count():
+            countdown.start(calls)
+            outcome = rig.outcome(rig.launch("guest-outside", web=web.url("")))
+            rig.check_empty()
+            if outcome.status == "ok":
+                break
+            assert ("trapped", "trap") == (outcome.status, outcome.code), (calls, outcome)
+        until(lambda: not work_outside(rig))
+
+    assert calls > 40
+    rig.close()
+
+
+def work_outside(rig: Rig) -> list[str]:
+    """What programs have begun there and not ended."""
+    loop = rig.outside._loop
+    names = [str(task.get_coro()) for task in asyncio.all_tasks(loop)] if loop else []
+    return [name for name in names if "_guarded" in name]
 
 
 def test_a_defect_of_the_host_ends_only_the_program_that_met_it(

@@ -52,6 +52,9 @@ class Vocabulary:
     max_context: int = 32768
     eos_period: int | None = None
     """About one token in so many is the first of eos_tokens; None: none of them is ever drawn."""
+    lag: int | None = None
+    """About three of four tokens are the one so many places before; None: no more than by chance.
+    Text that can be guessed, for tests of speculation."""
 
 
 def vocabulary_of(path: str) -> Vocabulary:
@@ -137,10 +140,21 @@ def _draw(
     ends = [token for token in vocabulary.eos_tokens if _allows(mask, token)]
     if ends and period is not None and (number >> 32) % period == 0:
         return ends[0]
+    echo = _echo(sequence, vocabulary.lag) if (number >> 40) % 4 else None
+    if echo is not None and echo not in vocabulary.eos_tokens and _allows(mask, echo):
+        return echo
     for token in chain(range(number % vocabulary.size, vocabulary.size), range(vocabulary.size)):
         if token not in vocabulary.eos_tokens and _allows(mask, token):
             return token
     return ends[0]
+
+
+def _echo(sequence: bytes, lag: int | None) -> int | None:
+    """The token so many places before the next one."""
+    if lag is None or len(sequence) < lag * _TOKEN_BYTES:
+        return None
+    (token,) = struct.unpack_from("<I", sequence, len(sequence) - lag * _TOKEN_BYTES)
+    return int(token)
 
 
 def _allows(mask: bytes | None, token: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from pie_daemon.settings import Count, setting
+from pie_daemon.settings import Amount, Count, setting
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +29,15 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             unit="rows",
             reload="rebuild",
             why="more rows than any of the supported devices gains from",
+        ),
+    ] = 256
+    max_draft_tokens: Annotated[
+        Amount,
+        setting(
+            "Guesses of speculation in one forward pass, of all its requests; 0: none",
+            unit="tokens",
+            reload="rebuild",
+            why="eight each for 32 requests, where right guesses still pay on a CPU",
         ),
     ] = 256
     page_size: Annotated[

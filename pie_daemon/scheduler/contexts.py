@@ -1,9 +1,9 @@
 """Contexts: a journal of tokens, how many of them are computed, and the pages that hold their KV.
 
-Invariant of every context: `len(pages) == ceil(num_computed / page_size)`. A page that more than
-one context holds is only read; the first to write into a shared page takes a copy (fork is lazy).
-Whole pages are published by content once they are computed; who holds a published page alone
-withdraws it before writing.
+Invariant of every context: `len(pages) == ceil((num_computed + num_drafted) / page_size)`. A page
+that more than one context holds is only read; the first to write into a shared page takes a copy
+(fork is lazy). Whole pages are published by content once they are computed; who holds a published
+page alone withdraws it before writing. Drafts are kept or forgotten before anything is published.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Context:
     journal: list[int] = field(default_factory=list)
     num_computed: int = 0
     """KV of tokens [0, num_computed) is in `pages`, or will be when the batch in flight is done."""
+    num_drafted: int = 0
+    """Guessed tokens beyond the journal that the batch in flight computes into `pages` as well."""
     pages: list[int] = field(default_factory=list)
     num_published: int = 0
     """The first so many pages are published, or have a published twin."""
@@ -111,13 +113,21 @@ class ContextTable:
             del context.keys[context.num_computed // self.page_size :]
 
     def rewind(self, context: Context, num_computed: int) -> None:
-        """Forgets the KV of tokens [num_computed, end); the journal stays."""
+        """Forgets the KV of tokens [num_computed, end) and of drafts; the journal stays."""
+        self.settle_drafts(context, 0)
         if num_computed < context.num_computed:
             context.num_computed = num_computed
-            kept = self.num_pages_for(num_computed)
-            self._release(context.pages[kept:])
-            del context.pages[kept:]
+            self._cut(context)
             context.num_published = min(context.num_published, num_computed // self.page_size)
+
+    def settle_drafts(self, context: Context, num_kept: int) -> int:
+        """So many of the drafts became tokens of the journal, the others are forgotten; returns how
+        many pages that let go."""
+        if not context.num_drafted:
+            return 0
+        context.num_computed += num_kept
+        context.num_drafted = 0
+        return self._cut(context)
 
     def drop(self, context: Context) -> None:
         self.rewind(context, 0)
@@ -187,7 +197,8 @@ class ContextTable:
             context.num_published = num_whole
 
     def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
-        """Makes [num_computed, length) writable; returns how many pages that took."""
+        """Makes [num_computed, length) writable, as the next batch needs it; returns how many pages
+        that took."""
         num_copied = 0
         if context.num_computed % self.page_size:
             last = context.pages[-1]
@@ -222,11 +233,19 @@ class ContextTable:
     def check(self) -> None:
         self.pool.check([*(context.pages for context in self), self._released])
         for context in self:
-            if len(context.pages) != self.num_pages_for(context.num_computed):
+            num_tokens = context.num_computed + context.num_drafted
+            if len(context.pages) != self.num_pages_for(num_tokens):
                 raise IntegrityError(f"context {context.id}: page table and KV length differ")
             if context.num_pending < 0:
                 raise IntegrityError(f"context {context.id}: more KV than tokens")
             self._check_content(context)
+
+    def _cut(self, context: Context) -> int:
+        kept = self.num_pages_for(context.num_computed)
+        released = context.pages[kept:]
+        self._release(released)
+        del context.pages[kept:]
+        return len(released)
 
     def _writes_shared_page(self, context: Context) -> bool:
         partial = context.num_computed % self.page_size != 0

@@ -13,6 +13,7 @@ class RunningCounts:
 
     def __init__(self, prompt: Iterable[int]) -> None:
         self._places = {token: place for place, token in enumerate(dict.fromkeys(prompt))}
+        self._num_prompt = len(self._places)
         self._tokens = array("i", self._places)
         self._times = array("i", bytes(self._tokens.itemsize * len(self._tokens)))
 
@@ -23,6 +24,14 @@ class RunningCounts:
             self._tokens.append(token)
             self._times.append(0)
         self._times[place] += 1
+
+    def remove(self, token: int) -> None:
+        """Takes back the token added last of those that are left."""
+        place = self._places[token]
+        self._times[place] -= 1
+        if self._times[place] == 0 and place >= self._num_prompt:
+            # Only a first occurrence leaves nothing, and nothing new has come after it.
+            del self._places[token], self._tokens[place], self._times[place]
 
     def packed(self) -> TokenCounts:
         return TokenCounts(self._tokens.tobytes(), self._times.tobytes())

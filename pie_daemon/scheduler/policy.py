@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TypeVar
@@ -182,3 +182,32 @@ class DecodeFirst:
             chosen.append((request, num_tokens))
             num_left -= num_tokens
         return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """For guesses, in one batch."""
+
+    num_rows: int
+    num_tokens: int
+    """That each row may guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class EqualDrafts:
+    """Guesses for the rows of a batch: as many for each, of what prompts have left.
+
+    Rows that are many keep a device busy by themselves, and a row of several tokens costs more than
+    one of a single token: a few guesses for each of many rows cost more than they save.
+    """
+
+    max_tokens: int
+    """Of all rows together."""
+    worth: int = 4
+    """Fewer than these are guessed only by fewer rows than these."""
+
+    def share(self, chosen: Sequence[tuple[Request, int]], max_batch_tokens: int) -> Room:
+        num_rows = len(chosen)
+        num_left = max_batch_tokens - sum(num_tokens for _, num_tokens in chosen)
+        each = max(0, min(self.max_tokens, num_left)) // num_rows
+        return Room(num_rows, each if each >= min(num_rows, self.worth) else 0)

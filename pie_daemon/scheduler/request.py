@@ -10,7 +10,9 @@ from typing import Literal
 from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sample, Sampling
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.contexts import Context
-from pie_daemon.scheduler.counts import RunningCounts
+from pie_daemon.scheduler.drafts import MAX_DRAFT, MAX_MATCH, DraftParams
+from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.speculation import Speculation
 from pie_daemon.scheduler.text import TextStream
 
 GREEDY = Sampling()
@@ -41,6 +43,8 @@ class GenerateParams:
     """Digest of the adapter that computes what is not computed yet; it has to be open."""
     chunk_tokens: int = 1
     """A chunk is ready with so many tokens; 0 hands everything over at the end."""
+    drafts: DraftParams | None = None
+    """None: no speculation."""
 
     def check(self) -> None:
         """Raises: PieError: `invalid-argument`, naming the first option out of range."""
@@ -66,6 +70,8 @@ class GenerateParams:
         )
         if sampling.adjustment is not None:
             _check_adjustment(sampling.adjustment)
+        if self.drafts is not None:
+            _check_drafts(self.drafts)
 
 
 def _check_adjustment(adjustment: Adjustment) -> None:
@@ -84,6 +90,15 @@ def _check_adjustment(adjustment: Adjustment) -> None:
     _require(
         all(abs(bias) <= FORCING_BIAS for bias in biases.values()),
         f"logit_bias must be from {-FORCING_BIAS} to {FORCING_BIAS}",
+    )
+
+
+def _check_drafts(drafts: DraftParams) -> None:
+    _require(0 <= drafts.max_draft <= MAX_DRAFT, f"max_draft must be from 0 to {MAX_DRAFT}")
+    _require(1 <= drafts.min_match <= MAX_MATCH, f"min_match must be from 1 to {MAX_MATCH}")
+    _require(
+        drafts.min_match <= drafts.max_match <= MAX_MATCH,
+        f"max_match must be from min_match, {drafts.min_match}, to {MAX_MATCH}",
     )
 
 
@@ -127,6 +142,10 @@ class Usage:
     """Those of them whose KV was there already, of this context or of any other."""
     generated_tokens: int
     """Tokens drawn, those included that a cancellation took back."""
+    drafted_tokens: int
+    """Guessed by speculation and verified."""
+    accepted_tokens: int
+    """Those of them that became generated tokens."""
     queued_s: float
     """From the request to its first place in a batch; so far, while it waits."""
 
@@ -174,9 +193,25 @@ class Request:
         """It draws after the context's last token, which a batch has to compute (again) for it."""
         return False
 
-    def samples(self, num_tokens: int) -> list[Sample]:
-        """What to draw in a row of so many tokens that ends with the journal's last one."""
+    def draft(self, num_tokens: int, num_rows: int) -> list[int]:
+        """At most so many guesses of what follows the journal, for the row that `samples` is asked
+        about next, in a batch of `num_rows`."""
         return []
+
+    def samples(self, num_tokens: int) -> list[Sample]:
+        """What to draw in a row of so many tokens, drafts not counted, that reaches the journal's
+        end."""
+        return []
+
+    @property
+    def num_drafted(self) -> int:
+        """Drafts that were verified."""
+        return 0
+
+    @property
+    def num_accepted(self) -> int:
+        """Drafts that became tokens."""
+        return 0
 
     @property
     def num_drawn(self) -> int:
@@ -212,7 +247,14 @@ class Request:
     def usage(self, now_s: float) -> Usage:
         admitted_at_s = now_s if self.admitted_at_s is None else self.admitted_at_s
         queued_s = admitted_at_s - self.submitted_at_s
-        return Usage(self.prompt_tokens, self.cached_tokens, self.num_drawn, queued_s)
+        return Usage(
+            self.prompt_tokens,
+            self.cached_tokens,
+            self.num_drawn,
+            self.num_drafted,
+            self.num_accepted,
+            queued_s,
+        )
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -234,12 +276,12 @@ class Generation(Request):
     stops: frozenset[int]
     token_bytes: Callable[[int], bytes]
     stream: TextStream
-    running_counts: RunningCounts | None = None
+    draws: Draws
+    speculation: Speculation | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprobs] = field(default_factory=list)
     """One per token, or none at all."""
     num_taken: int = 0
-    draws: int = 0
     _texts: list[str] = field(default_factory=list, init=False)
 
     @property
@@ -260,13 +302,27 @@ class Generation(Request):
     def needs_logits(self) -> bool:
         return True
 
+    def draft(self, num_tokens: int, num_rows: int) -> list[int]:
+        if self.speculation is None:
+            return []
+        # One more is drawn after the drafts.
+        room = self.max_new - len(self.tokens) - 1
+        return self.speculation.draft(self.context.journal, min(num_tokens, room), num_rows)
+
     def samples(self, num_tokens: int) -> list[Sample]:
-        counts = None if self.running_counts is None else self.running_counts.packed()
-        return [Sample(num_tokens - 1, self.params.sampling, self.draws, counts)]
+        return self.draws.samples(num_tokens - 1, self._drafts)
 
     @property
     def num_drawn(self) -> int:
-        return self.draws
+        return self.draws.num_drawn
+
+    @property
+    def num_drafted(self) -> int:
+        return 0 if self.speculation is None else self.speculation.num_drafted
+
+    @property
+    def num_accepted(self) -> int:
+        return 0 if self.speculation is None else self.speculation.num_accepted
 
     @property
     def num_hidden(self) -> int:
@@ -278,23 +334,33 @@ class Generation(Request):
         return self.prompt_tokens + self.max_new - 1
 
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
-        for token, one in zip(tokens, logprobs, strict=True):
-            self._advance(token, one)
+        num_accepted = 0
+        for token, one, draft in zip(tokens, logprobs, [*self._drafts, None], strict=False):
+            if not self._take(token, one) or token != draft:
+                break
+            num_accepted += 1
+            if self.ended:
+                break
+        if self.speculation is not None:
+            self.speculation.settle(num_accepted)
 
-    def _advance(self, token: int, logprobs: Logprobs | None) -> None:
+    @property
+    def _drafts(self) -> list[int]:
+        return [] if self.speculation is None else self.speculation.drafts
+
+    def _take(self, token: int, logprobs: Logprobs | None) -> bool:
         if not self.context.owner.budget.spend(1):
             self.end(BUDGET)
-            return
+            return False
         self.tokens.append(token)
         self.context.journal.append(token)
-        self.draws += 1
+        self.draws.take(token)
         if logprobs is not None:
             self.logprobs.append(logprobs)
-        if self.running_counts is not None:
-            self.running_counts.add(token)
         finish = self._finish_after(token)
         if finish is not None:
             self.end(finish)
+        return True
 
     def end(self, finish: Finish) -> None:
         self.finish = finish

@@ -263,6 +263,8 @@ class Scheduler:
                 generated_tokens=state.counters.generated_tokens,
                 found_tokens=state.counters.found_tokens,
                 prefix_hit_rate=state.counters.prefix_hit_rate,
+                drafted_tokens=state.counters.drafted_tokens,
+                draft_acceptance=state.counters.draft_acceptance,
                 computed_tokens_per_s=self._computed.per_s(now_s),
                 generated_tokens_per_s=self._generated.per_s(now_s),
                 failure=None if self._failure is None else self._failure.message,

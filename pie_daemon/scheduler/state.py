@@ -18,10 +18,17 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.counts import counts_for
+from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.pages import IntegrityError
-from pie_daemon.scheduler.policy import DecodeFirst, FollowTheFirst, ReserveWorstCase
+from pie_daemon.scheduler.policy import (
+    DecodeFirst,
+    EqualDrafts,
+    FollowTheFirst,
+    ReserveWorstCase,
+    Room,
+)
 from pie_daemon.scheduler.request import (
     BUDGET,
     CANCELLED,
@@ -34,6 +41,7 @@ from pie_daemon.scheduler.request import (
     Request,
     Usage,
 )
+from pie_daemon.scheduler.speculation import speculation_for
 from pie_daemon.scheduler.text import TextStream
 
 
@@ -49,10 +57,18 @@ class Counters:
     """That admitted requests had to have computed."""
     found_tokens: int = 0
     """Those of them whose KV was in cached or shared pages."""
+    drafted_tokens: int = 0
+    """Guesses that were verified."""
+    accepted_tokens: int = 0
+    """Those of them that became generated tokens."""
 
     @property
     def prefix_hit_rate(self) -> float:
         return self.found_tokens / self.wanted_tokens if self.wanted_tokens else 0.0
+
+    @property
+    def draft_acceptance(self) -> float:
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
 
 
 @dataclass(slots=True)
@@ -92,6 +108,7 @@ class SchedulerState:
         self._admission = ReserveWorstCase()
         self._follow = follow or FollowTheFirst()
         self._rows = DecodeFirst()
+        self._drafts = EqualDrafts(config.max_draft_tokens)
         self._requests: dict[int, Request] = {}
         self._last_request_id = 0
         self._last_turn = 0
@@ -165,7 +182,8 @@ class SchedulerState:
             stops=frozenset((*eos, *params.stop_tokens)),
             token_bytes=self._token_bytes,
             stream=TextStream(params.stop_strings),
-            running_counts=counts_for(params.sampling.adjustment, context.journal),
+            draws=Draws(params.sampling, counts_for(params.sampling.adjustment, context.journal)),
+            speculation=speculation_for(params.drafts),
         )
         if generation.max_new <= 0:
             generation.end(LENGTH)
@@ -242,7 +260,8 @@ class SchedulerState:
         if not chosen:
             return None
         copies: list[tuple[int, int]] = []
-        rows = [self._row(request, num_tokens, copies) for request, num_tokens in chosen]
+        room = self._drafts.share(chosen, self._max_batch_tokens)
+        rows = [self._row(request, num_tokens, room, copies) for request, num_tokens in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self.contexts.depart()
         self.counters.steps += 1
@@ -367,21 +386,25 @@ class SchedulerState:
         self._last_turn += 1
         return self._last_turn
 
-    def _row(self, request: Request, num_tokens: int, copies: list[tuple[int, int]]) -> Row:
+    def _row(
+        self, request: Request, num_tokens: int, room: Room, copies: list[tuple[int, int]]
+    ) -> Row:
         context = request.context
         num_tokens = context.adapters.limit(context.num_computed, num_tokens)
         start, end = context.num_computed, context.num_computed + num_tokens
-        request.num_reserved -= self.contexts.extend(context, end, copies)
-        context.num_computed = end
-        self.counters.computed_tokens += num_tokens
+        draws = end == len(context.journal)
+        drafts = request.draft(room.num_tokens, room.num_rows) if draws else []
+        request.num_reserved -= self.contexts.extend(context, end + len(drafts), copies)
+        context.num_computed, context.num_drafted = end, len(drafts)
+        self.counters.computed_tokens += num_tokens + len(drafts)
         if num_tokens > 1:
             owner = context.owner
             owner.user.prompted = owner.root.prompted = self._next_turn()
         return Row(
-            tokens=context.journal[start:end],
+            tokens=[*context.journal[start:end], *drafts],
             start=start,
             pages=context.pages.copy(),
-            samples=request.samples(num_tokens) if end == len(context.journal) else [],
+            samples=request.samples(num_tokens) if draws else [],
             adapter=context.adapters.at(start),
         )
 
@@ -398,10 +421,8 @@ class SchedulerState:
         logprobs: Sequence[Logprobs | None],
         delivery: Delivery,
     ) -> None:
+        num_new = self._take_in(request, tokens, logprobs)
         self.contexts.publish(request.context)
-        drawn = request.num_drawn
-        request.advance(tokens, logprobs)
-        num_new = request.num_drawn - drawn
         if num_new:
             owner = request.context.owner
             owner.generated_tokens += num_new
@@ -411,6 +432,20 @@ class SchedulerState:
             self._retire(request)
         if request.ready:
             delivery.ready.append(request.id)
+
+    def _take_in(
+        self, request: Request, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]
+    ) -> int:
+        """How many tokens it made; what was computed after the last of them is forgotten."""
+        drawn, drafted = request.num_drawn, request.num_drafted
+        accepted = request.num_accepted
+        request.advance(tokens, logprobs)
+        self.counters.drafted_tokens += request.num_drafted - drafted
+        self.counters.accepted_tokens += request.num_accepted - accepted
+        num_new = request.num_drawn - drawn
+        # As without drafts, the last token drawn is not computed yet.
+        request.num_reserved += self.contexts.settle_drafts(request.context, max(0, num_new - 1))
+        return num_new
 
 
 def _check_answer(row: Row, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]) -> None:

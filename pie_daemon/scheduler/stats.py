@@ -37,6 +37,10 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     """Not computed, because their KV was in pages of other contexts or in cached ones."""
     prefix_hit_rate: float
     """Those among all tokens that admitted requests had to have computed; 0 before the first."""
+    drafted_tokens: int
+    """Guessed by speculation and verified."""
+    draft_acceptance: float
+    """Those that became generated tokens among them; 0 before the first."""
     computed_tokens_per_s: float
     """Averaged over the last seconds, prompts included."""
     generated_tokens_per_s: float

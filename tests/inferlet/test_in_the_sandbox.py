@@ -62,6 +62,7 @@ def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig) -> None:
         },
         "generation": {
             "same": True,
+            "guessed": True,
             "seeded": True,
             "length": True,
             "stop_token": True,

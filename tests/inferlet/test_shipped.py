@@ -18,6 +18,8 @@ USAGE = {
     "prompt_tokens": 5,
     "cached_tokens": 0,
     "generated_tokens": 7,
+    "drafted_tokens": 0,
+    "accepted_tokens": 0,
     "queued_s": 0.0,
 }
 

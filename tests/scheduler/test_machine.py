@@ -22,11 +22,12 @@ from pie_backend.batch import Adjustment, Logprobs, Sampling
 from pie_backend.dummy import Vocabulary, expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
 from support.stepping import Stepper
 
-VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12)
+VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12, lag=4)
 NUM_PAGES = 20
 OWNERS = {"a": "ann", "b": "ann", "c": "zoe"}
 # Many contexts begin alike, so that they find the pages of others and wait for them.
@@ -172,11 +173,19 @@ class Machine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 20),
         chunk_tokens=st.integers(0, 3),
         sampling=samplings,
+        drafts=st.sampled_from([None, DraftParams(5, 1, 3), DraftParams(2, 2, 2)]),
     )
     def generate(
-        self, context: Modelled, max_tokens: int, chunk_tokens: int, sampling: Sampling
+        self,
+        context: Modelled,
+        max_tokens: int,
+        chunk_tokens: int,
+        sampling: Sampling,
+        drafts: DraftParams | None = None,
     ) -> None:
-        params = GenerateParams(sampling, max_tokens=max_tokens, chunk_tokens=chunk_tokens)
+        params = GenerateParams(
+            sampling, max_tokens=max_tokens, chunk_tokens=chunk_tokens, drafts=drafts
+        )
 
         def call() -> None:
             context.request = self.state.generate(context.id, params)

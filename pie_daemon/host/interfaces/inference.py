@@ -55,6 +55,7 @@ def _params(options: GenerateOptions) -> GenerateParams:
         stop_strings=tuple(options.stop_strings),
         ignore_eos=options.ignore_eos,
         chunk_tokens=options.chunk_tokens,
+        drafts=options.drafts(),
     )
 
 

@@ -1,4 +1,4 @@
-"""The JSON options of `generate`, checked against what this version of the engine can do."""
+"""The JSON options of `generate`, checked against what the engine can do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from pie_backend.batch import FORCING_BIAS, Adjustment, Sampling
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.drafts import MAX_DRAFT, MAX_MATCH, DraftParams
 from pie_daemon.scheduler.request import (
     MAX_LOGIT_BIASES,
     MAX_LOGPROBS,
@@ -17,14 +18,20 @@ from pie_daemon.scheduler.request import (
     MIN_REPETITION_PENALTY,
 )
 
-_LATER = frozenset({"ngram_speculation"})
-"""Keys of schemas/generate.json that this version refuses by name."""
-
 _Stop = Annotated[str, Meta(min_length=1)]
 _Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 _Bias = Annotated[float, Meta(ge=-FORCING_BIAS, le=FORCING_BIAS)]
 _TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _NO_ADJUSTMENT = Adjustment()
+_MaxDraft = Annotated[int, Meta(ge=0, le=MAX_DRAFT)]
+_Match = Annotated[int, Meta(ge=1, le=MAX_MATCH)]
+_DEFAULT_DRAFTS = DraftParams()
+
+
+class NgramSpeculation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    max_draft: _MaxDraft = _DEFAULT_DRAFTS.max_draft
+    min_match: _Match = _DEFAULT_DRAFTS.min_match
+    max_match: _Match | None = None
 
 
 class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +54,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frequency_penalty: _Penalty = 0.0
     logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=MAX_LOGIT_BIASES)] = {}
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    ngram_speculation: _MaxDraft | NgramSpeculation = 0
 
     def sampling(self) -> Sampling:
         adjustment = Adjustment(
@@ -62,6 +70,15 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.logprobs,
         )
 
+    def drafts(self) -> DraftParams | None:
+        wanted = self.ngram_speculation
+        if isinstance(wanted, int):
+            wanted = NgramSpeculation(max_draft=wanted)
+        if wanted.max_draft == 0:
+            return None
+        max_match = wanted.max_match or max(wanted.min_match, _DEFAULT_DRAFTS.max_match)
+        return DraftParams(wanted.max_draft, wanted.min_match, max_match)
+
 
 _KEYS = frozenset(GenerateOptions.__struct_fields__)
 
@@ -69,8 +86,7 @@ _KEYS = frozenset(GenerateOptions.__struct_fields__)
 def parse_options(text: str) -> GenerateOptions:
     """
     Raises:
-        PieError: invalid-argument for what no version knows or accepts, unsupported for what
-            this version lacks.
+        PieError: invalid-argument, naming the key that is not known or out of range.
     """
     try:
         raw = msgspec.json.decode(text.encode() or b"{}", type=dict[str, object])
@@ -84,14 +100,9 @@ def parse_options(text: str) -> GenerateOptions:
 
 
 def _refuse_keys(raw: dict[str, object]) -> None:
-    unknown = sorted(raw.keys() - _KEYS - _LATER)
+    unknown = sorted(raw.keys() - _KEYS)
     if unknown:
         allowed = ", ".join(sorted(_KEYS))
         raise PieError(
             "invalid-argument", f"generate options: unknown key {unknown[0]!r}; allowed: {allowed}"
-        )
-    later = sorted(raw.keys() & _LATER)
-    if later:
-        raise PieError(
-            "unsupported", f"generate options: {later[0]!r} is not supported by this version"
         )

@@ -127,6 +127,7 @@ def generate_options(arguments: Arguments) -> GenerateOptions:
         frequency_penalty=arguments.number("frequency_penalty", None, minimum=-2, maximum=2),
         logit_bias=arguments.biases("logit_bias"),
         logprobs=arguments.integer("logprobs", None, minimum=0, maximum=20),
+        ngram_speculation=arguments.integer("ngram_speculation", None, minimum=0, maximum=32),
     )
 
 

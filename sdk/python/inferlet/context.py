@@ -13,6 +13,17 @@ from inferlet.generation import Generation
 from inferlet.model import Model
 
 
+class NgramSpeculation(TypedDict, total=False):
+    """How tokens are guessed from repetitions."""
+
+    max_draft: int
+    """Tokens guessed at a time, 0 to 32; default 8."""
+    min_match: int
+    """So many of the last tokens must have occurred before, 1 to 16; default 2."""
+    max_match: int
+    """The longest match up to so many tokens is gone by, up to 16; default 4."""
+
+
 class GenerateOptions(TypedDict, total=False):
     """What `generate` takes; `schemas/generate.json` beside the WIT is the full description."""
 
@@ -38,6 +49,9 @@ class GenerateOptions(TypedDict, total=False):
     """By token id, added to the logits; -100 never draws the token, 100 draws no other."""
     logprobs: int | None
     """Report log probabilities of the drawn token and of so many of the likeliest."""
+    ngram_speculation: int | NgramSpeculation | None
+    """Guess tokens from repetitions, so many at a time, and verify them together: faster where text
+    is copied, and the same output always."""
 
 
 class Context:

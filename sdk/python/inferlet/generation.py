@@ -49,6 +49,10 @@ class Usage:
     cached_tokens: int = 0
     """Of the prompt, how many were found in the KV cache."""
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Guessed by `ngram_speculation` and verified."""
+    accepted_tokens: int = 0
+    """Of those, how many became generated tokens."""
     queued_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pie_backend.batch import Adjustment, Sampling
 from pie_daemon.errors import PieError
-from pie_daemon.host.interfaces import inference, options
+from pie_daemon.host.interfaces import inference
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
+from pie_daemon.scheduler.drafts import DraftParams
 
 SCHEMA = Path(__file__).parents[3] / "sdk/wit/schemas/generate.json"
 
@@ -30,7 +31,11 @@ def test_no_options_are_the_defaults() -> None:
         ('{"top_p": 0}', "invalid-argument", "top_p"),
         ('{"max_tokens": 0}', "invalid-argument", "max_tokens"),
         ('{"stop_strings": [""]}', "invalid-argument", "stop_strings"),
-        ('{"ngram_speculation": 4}', "unsupported", "ngram_speculation"),
+        ('{"ngram_speculation": 33}', "invalid-argument", "ngram_speculation"),
+        ('{"ngram_speculation": -1}', "invalid-argument", "ngram_speculation"),
+        ('{"ngram_speculation": true}', "invalid-argument", "ngram_speculation"),
+        ('{"ngram_speculation": {"min": 2}}', "invalid-argument", "min"),
+        ('{"ngram_speculation": {"min_match": 0}}', "invalid-argument", "min_match"),
         ('{"repetition_penalty": 0}', "invalid-argument", "repetition_penalty"),
         ('{"repetition_penalty": 1e400}', "invalid-argument", "out of range"),
         ('{"presence_penalty": 2.01}', "invalid-argument", "presence_penalty"),
@@ -45,7 +50,7 @@ def test_no_options_are_the_defaults() -> None:
     ],
 )
 def test_what_is_wrong_is_named(text: str, code: str, words: str) -> None:
-    """Unknown keys and bad values are invalid; known keys of later versions are unsupported."""
+    """Unknown keys and bad values are invalid."""
     with pytest.raises(PieError) as refused:
         parse_options(text)
     assert code == refused.value.code
@@ -63,7 +68,7 @@ def test_options_that_are_off_are_not_sent() -> None:
 
 numbers = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 anything = numbers | st.lists(numbers) | st.dictionaries(st.text("0123456789-x"), numbers)
-KEYS = sorted({*GenerateOptions.__struct_fields__, *options._LATER})
+KEYS = sorted(GenerateOptions.__struct_fields__)
 
 
 def refusal(text: str) -> PieError | None:
@@ -83,9 +88,10 @@ def test_whatever_is_given_is_understood_or_refused_by_name(asked: dict[str, obj
     if refused is None:
         read = parse_options(text)
         inference._params(read).check()
-        assert all(getattr(read, key) == asked[key] for key in asked if key != "logit_bias")
+        plain = [key for key in asked if not isinstance(asked[key], dict)]
+        assert all(getattr(read, key) == asked[key] for key in plain)
         return
-    assert refused.code in ("invalid-argument", "unsupported")
+    assert refused.code == "invalid-argument"
     named = any(key in refused.message for key in asked)
     assert named or "malformed" in refused.message or "out of range" in refused.message
 
@@ -114,12 +120,29 @@ def test_values_in_range_arrive_as_they_are(
     assert logprobs == params.sampling.logprobs
 
 
+@pytest.mark.parametrize(
+    ("text", "drafts"),
+    [
+        ("{}", None),
+        ('{"ngram_speculation": 0}', None),
+        ('{"ngram_speculation": {"max_draft": 0}}', None),
+        ('{"ngram_speculation": 5}', DraftParams(5, 2, 4)),
+        ('{"ngram_speculation": {}}', DraftParams(8, 2, 4)),
+        ('{"ngram_speculation": {"min_match": 6}}', DraftParams(8, 6, 6)),
+        ('{"ngram_speculation": {"max_draft": 3, "max_match": 2}}', DraftParams(3, 2, 2)),
+    ],
+)
+def test_speculation_is_a_number_or_an_object(text: str, drafts: DraftParams | None) -> None:
+    """Both mean the same parameters; off is none at all."""
+    assert drafts == inference._params(parse_options(text)).drafts
+
+
 def test_the_published_schema_and_the_host_agree() -> None:
-    """Every key of the schema is accepted or refused by name, with the same default."""
+    """Every key of the schema is accepted, with the same default."""
     properties = json.loads(SCHEMA.read_text())["properties"]
     fields = {field.name: field for field in msgspec.structs.fields(GenerateOptions)}
 
-    assert set(properties) == set(fields) | options._LATER
+    assert set(properties) == set(fields)
     for name, field in fields.items():
         given = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
         assert properties[name].get("default") == given, name

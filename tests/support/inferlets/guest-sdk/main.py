@@ -107,9 +107,24 @@ def about_generation(model: Model) -> dict[str, Any]:
         "seeded": drawn[0] == drawn[1],
         "length": len(whole) == 8,
         "stop_token": (stopped.finish_reason, stopped.stopped_by) == ("stop", whole[3]),
+        "guessed": guessing_changes_nothing(model, whole),
         "usage": stopped.usage.prompt_tokens > 0 and stopped.usage.generated_tokens > 0,
         **while_running(model),
     }
+
+
+def guessing_changes_nothing(model: Model, whole: list[int]) -> bool:
+    tokens = generated(model, ngram_speculation=4, **GREEDY)
+    with prompted(model) as context:
+        # Once more after its own end, so that there is something to repeat.
+        context.append(whole)
+        context.append_text(PROMPT)
+        wide = {"max_draft": 3, "min_match": 1, "max_match": 2}
+        generation = context.generate(max_tokens=8, ngram_speculation=wide, **GREEDY).collect()
+        usage = generation.usage
+        refused = code_of(context.generate, ngram_speculation=33)
+    drafted = usage.drafted_tokens >= usage.accepted_tokens
+    return tokens == whole and drafted and refused == "invalid-argument"
 
 
 def while_running(model: Model) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""What the draws of one generation depend on besides the logits, kept up token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pie_backend.batch import Sample, Sampling
+from pie_daemon.scheduler.counts import RunningCounts
+
+
+class Draws:
+    """A draw after drafts sees what it would see had each of them been drawn."""
+
+    def __init__(self, sampling: Sampling, counts: RunningCounts | None) -> None:
+        self._sampling = sampling
+        self._counts = counts
+        self.num_drawn = 0
+
+    def take(self, token: int) -> None:
+        """Takes in a drawn token."""
+        self.num_drawn += 1
+        if self._counts is not None:
+            self._counts.add(token)
+
+    def samples(self, index: int, drafts: Sequence[int]) -> list[Sample]:
+        """After a row's token `index` and after each of the drafts that follow it there."""
+        samples = [self._sample(index)]
+        for place, draft in enumerate(drafts, start=index + 1):
+            self.take(draft)
+            samples.append(self._sample(place))
+        for draft in reversed(drafts):
+            self._take_back(draft)
+        return samples
+
+    def _sample(self, index: int) -> Sample:
+        counts = None if self._counts is None else self._counts.packed()
+        return Sample(index, self._sampling, self.num_drawn, counts)
+
+    def _take_back(self, token: int) -> None:
+        self.num_drawn -= 1
+        if self._counts is not None:
+            self._counts.remove(token)

@@ -74,6 +74,11 @@ def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -
         f"  prefixes  {stats['prefix_hit_rate']:.0%} found "
         f"({stats['found_tokens']} of {wanted:.0f} prompt tokens)"
     )
+    if stats["drafted_tokens"]:
+        yield (
+            f"  guesses   {stats['draft_acceptance']:.0%} of {stats['drafted_tokens']} tokens "
+            "came true"
+        )
     for trouble in filter(None, (stats["failure"], stats["integrity_error"])):
         yield f"  BROKEN    {trouble}"
 

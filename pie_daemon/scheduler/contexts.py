@@ -156,6 +156,11 @@ class ContextTable:
         )
         return missing + revived - returned
 
+    def capacity(self, context: Context, num_pages: int) -> int:
+        """The length that can be computed with so many pages of the pool."""
+        num_copied = 1 if self._writes_shared_page(context) else 0
+        return (len(context.pages) + num_pages - num_copied) * self.page_size
+
     def find_cached(self, context: Context) -> list[int]:
         """Published pages that hold what the context would compute next.
 

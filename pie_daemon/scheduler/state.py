@@ -393,7 +393,7 @@ class SchedulerState:
         num_tokens = context.adapters.limit(context.num_computed, num_tokens)
         start, end = context.num_computed, context.num_computed + num_tokens
         draws = end == len(context.journal)
-        drafts = request.draft(room.num_tokens, room.num_rows) if draws else []
+        drafts = self._draft(request, end, room) if draws else []
         request.num_reserved -= self.contexts.extend(context, end + len(drafts), copies)
         context.num_computed, context.num_drafted = end, len(drafts)
         self.counters.computed_tokens += num_tokens + len(drafts)
@@ -407,6 +407,11 @@ class SchedulerState:
             samples=request.samples(num_tokens) if draws else [],
             adapter=context.adapters.at(start),
         )
+
+    def _draft(self, request: Request, end: int, room: Room) -> list[int]:
+        """Guesses take no pages but those that are reserved for the request anyway."""
+        capacity = self.contexts.capacity(request.context, request.num_reserved)
+        return request.draft(min(room.num_tokens, capacity - end), room.num_rows)
 
     def _land(self) -> list[tuple[Request, Row]]:
         assert self._in_flight is not None, "no batch is in flight"

@@ -58,6 +58,13 @@ def test_a_pool_is_a_bar() -> None:
     assert "folder /inferlets: inotify" == lines[-1]
 
 
+def test_guesses_are_shown_once_there_are_any() -> None:
+    """How many tokens speculation guessed, and which part came true."""
+    assert not any("guesses" in line for line in status._lines(report()))
+    lines = list(status._lines(report(drafted_tokens=40, draft_acceptance=0.75)))
+    assert "  guesses   75% of 40 tokens came true" in lines
+
+
 @pytest.mark.parametrize("name", ["failure", "integrity_error"])
 def test_a_broken_model_is_named(name: str) -> None:
     """The reason stands beside the numbers, and the exit code tells scripts."""

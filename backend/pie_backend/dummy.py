@@ -153,8 +153,8 @@ def _echo(sequence: bytes, lag: int | None) -> int | None:
     """The token so many places before the next one."""
     if lag is None or len(sequence) < lag * _TOKEN_BYTES:
         return None
-    (token,) = struct.unpack_from("<I", sequence, len(sequence) - lag * _TOKEN_BYTES)
-    return int(token)
+    (marked,) = struct.unpack_from("<I", sequence, len(sequence) - lag * _TOKEN_BYTES)
+    return int(marked) & (1 << _TAG_SHIFT) - 1
 
 
 def _allows(mask: bytes | None, token: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.request import BUDGET, CANCELLED, Chunk, Finish, GenerateParams, Usage
 from pie_daemon.scheduler.service import Scheduler
+from support.adapter_files import write_adapter_files
 from support.stepping import Stepper, letters
 
 # Text that goes round in fours, more or less.
@@ -249,6 +251,25 @@ def test_forks_guess_apart() -> None:
     for seed, request in enumerate(requests):
         expected = expected_tokens(PROMPT, 24, Sampling(temperature=1.0, seed=seed), ROUND)
         assert expected == driven.drain(request)
+
+
+def test_guesses_are_computed_with_the_adapter_of_their_generation(tmp_path: Path) -> None:
+    """Accepted ones are KV like any other; the dummy tells it by the adapter as well."""
+    driven = stepper()
+    files = write_adapter_files(tmp_path / "x", r=2)
+    digest = driven.backend.load_adapter(str(files)).digest
+    params = GenerateParams(max_tokens=40, ignore_eos=True, adapter=digest)
+    drawn = []
+    for drafts in (None, DRAFTS):
+        # On a prompt that the model itself has computed: its last token is the adapter's.
+        context = driven.context(PROMPT)
+        driven.state.flush(context)
+        driven.run()
+        request = driven.state.generate(context, replace(params, drafts=drafts))
+        driven.run()
+        drawn.append(driven.drain(request))
+    assert drawn[0] == drawn[1] != expected_tokens(PROMPT, 40, vocabulary=ROUND)
+    assert driven.state.usage(request).accepted_tokens > 5
 
 
 @pytest.mark.parametrize(

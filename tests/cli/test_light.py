@@ -36,15 +36,8 @@ def test_version_is_light() -> None:
     assert set() == modules_after(code) & set(HEAVY)
 
 
-def test_import_is_quick() -> None:
-    """Best of three under the limit that a person does not notice."""
-    code = (
-        "import time; start = time.perf_counter(); import pie_daemon.cli.app; "
-        "print(time.perf_counter() - start)"
-    )
-    runs = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
-        for _ in range(3)
-    ]
+def test_the_commands_add_little_to_their_parser() -> None:
+    """Besides typer itself only a handful of modules is read before a command is known."""
+    added = modules_after("import pie_daemon.cli.app") - modules_after("import typer")
 
-    assert min(runs) < 0.3
+    assert len(added) < 40, sorted(added)

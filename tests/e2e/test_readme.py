@@ -155,7 +155,7 @@ def test_the_inferlet_in_the_readme_builds_and_runs(tmp_path: Path, stranger: St
     (tmp_path / "main.py").write_text(source[1])
     target = tmp_path / "shown.wasm"
     build(tmp_path, target)
-    done = stranger.shell(f"pie run {target} --json -- --prompt '12 + 30 ='")
+    done = stranger.shell(f"pie run {target} --json -- --prompt '27 + 15 ='")
 
     assert 0 == done.returncode, done.stderr
     assert '"tokens"' in done.stdout

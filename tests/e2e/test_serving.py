@@ -99,7 +99,7 @@ def test_killing_some_leaves_the_others_unchanged(
 def test_a_stream_joins_to_the_result(clean: DaemonProcess) -> None:
     """Deltas, then the usage, then the outcome."""
     with clean.connect() as client:
-        process = client.launch("text-completion", greedy("12 + 30 =", stream=True))
+        process = client.launch("text-completion", greedy("27 + 15 =", stream=True))
         messages = [event.json() for event in process.events() if hasattr(event, "json")]
         result = process.result()
 

@@ -60,7 +60,7 @@ def test_transformers_renders_the_same_chat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "percent"), [("addition", 85), ("copy", 85), ("sort", 85), ("tool_call", 85)]
+    ("task", "percent"), [("addition", 90), ("copy", 90), ("sort", 90), ("tool_call", 90)]
 )
 def test_the_packaged_model_does_its_tasks(
     reader: evaluate.Reader, task: str, percent: int

@@ -123,6 +123,10 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     rows: list[Row]
     copies: list[tuple[int, int]] = []
     """Whole-page copies (source, destination), done in order before the pass."""
+    evict: list[tuple[int, int]] = []
+    """Whole pages to host memory (page, slot), done in order before everything else."""
+    restore: list[tuple[int, int]] = []
+    """Whole pages from host memory (slot, page), done in order after `evict`, before `copies`."""
 
 
 class Logprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -182,6 +186,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     eos_tokens: list[int]
     device: str
     dtype: str
+    num_host_pages: int = 0
+    """Slots in host memory that a page can be moved to, numbered [0, num_host_pages)."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True):
@@ -201,6 +207,8 @@ class BackendConfig(msgspec.Struct, frozen=True):
     page_size: int = 16
     kv_pages: int | None = None
     """None sizes the pool from free memory."""
+    host_pages: int = 0
+    """Slots in host memory for pages that the pool has no room for."""
     max_batch_tokens: int = 2048
     adapter_bytes: int = 512 << 20
     """Memory of all adapters together."""

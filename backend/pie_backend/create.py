@@ -29,6 +29,8 @@ def create_backend(config: BackendConfig) -> Backend:
         raise BackendError(f"page_size is {config.page_size}; expected at least 1")
     if config.kv_pages is not None and config.kv_pages < 1:
         raise BackendError(f"kv_pages is {config.kv_pages}; expected at least 1")
+    if config.host_pages < 0:
+        raise BackendError(f"host_pages is {config.host_pages}; expected at least 0")
     return _builder("placement", PLACEMENTS, config.placement)(config)
 
 

@@ -180,7 +180,9 @@ class DummyBackend:
             eos_tokens=list(self.vocabulary.eos_tokens),
             device="cpu",
             dtype="none",
+            num_host_pages=config.host_pages,
         )
+        self._slots: dict[int, bytes] = {}
         self._page_bytes = config.page_size * _TOKEN_BYTES
         self._memory = bytearray(_UNWRITTEN * (num_pages * config.page_size))
         self._adapters = DummyAdapters(config.adapter_bytes)
@@ -190,6 +192,7 @@ class DummyBackend:
         if self._closed:
             raise BackendError("the dummy backend is closed")
         self._check(batch)
+        self._move(batch)
         for source, destination in batch.copies:
             self._memory[self._span(destination)] = self._memory[self._span(source)]
         for row in batch.rows:
@@ -212,6 +215,15 @@ class DummyBackend:
 
     def _span(self, page: int) -> slice:
         return slice(page * self._page_bytes, (page + 1) * self._page_bytes)
+
+    def _move(self, batch: Batch) -> None:
+        """A slot gives its content once: who wants it again has it on the device."""
+        for page, slot in batch.evict:
+            self._slots[slot] = bytes(self._memory[self._span(page)])
+        for slot, page in batch.restore:
+            if slot not in self._slots:
+                raise BackendError(f"slot {slot} holds nothing to restore")
+            self._memory[self._span(page)] = self._slots.pop(slot)
 
     def _write(self, row: Row) -> None:
         page_size = self.info.page_size
@@ -264,6 +276,14 @@ class DummyBackend:
             raise BackendError("one row writes a page that another one reads")
         for pair in batch.copies:
             self._check_pages(pair)
+        self._check_moves(batch)
+
+    def _check_moves(self, batch: Batch) -> None:
+        self._check_pages([page for page, _ in batch.evict])
+        self._check_pages([page for _, page in batch.restore])
+        slots = [*(slot for _, slot in batch.evict), *(slot for slot, _ in batch.restore)]
+        if not all(0 <= slot < self.info.num_host_pages for slot in slots):
+            raise BackendError(f"a slot is outside [0, {self.info.num_host_pages})")
 
     def _check_row(self, row: Row) -> None:
         end = row.start + len(row.tokens)

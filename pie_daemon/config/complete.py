@@ -59,6 +59,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             placement=backend.placement,
             page_size=scheduler.page_size,
             kv_pages=backend.kv_pages,
+            host_pages=backend.host_pages,
             max_batch_tokens=scheduler.max_batch_tokens,
             adapter_bytes=backend.adapter_mb << 20,
             num_threads=backend.threads,

@@ -11,7 +11,7 @@ from pie_daemon.log import LoggingConfig
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.runtime.outside.config import McpConfig
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.settings import Count, Seconds, setting
+from pie_daemon.settings import Amount, Count, Seconds, setting
 from pie_daemon.watcher.config import WatcherConfig
 
 
@@ -59,6 +59,16 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             why="memory that is not a page serves nobody",
         ),
     ] = None
+    host_pages: Annotated[
+        Amount,
+        setting(
+            "Pages in host memory for KV that the pool has no room for; without them it is "
+            "computed again when it is needed",
+            unit="pages",
+            reload="rebuild",
+            why="on a CPU the pool is in host memory already: more kv_pages serve better",
+        ),
+    ] = 0
     adapter_mb: Annotated[
         Count,
         setting(

@@ -4,12 +4,16 @@ Invariant of every context: `len(pages) == ceil((num_computed + num_drafted) / p
 that more than one context holds is only read; the first to write into a shared page takes a copy
 (fork is lazy). Whole pages are published by content once they are computed; who holds a published
 page alone withdraws it before writing. Drafts are kept or forgotten before anything is published.
+
+A suspended context holds no page. What it let go stays cached, then moves to host memory or is
+lost, as others need the room; `find_cached` finds what there still is, and the rest is computed
+again from the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pie_daemon.errors import PieError
@@ -17,9 +21,25 @@ from pie_daemon.scheduler.adapter_runs import AdapterRuns
 from pie_daemon.scheduler.owners import Owner
 from pie_daemon.scheduler.pages import IntegrityError, PagePool
 from pie_daemon.scheduler.prefixes import PrefixKeys
+from pie_daemon.scheduler.reuse import NOTHING, Found, Reuse
+from pie_daemon.scheduler.suspension import Memories, PrivateKeys, Suspended
+from pie_daemon.scheduler.tiers import HostTier
 
 if TYPE_CHECKING:
     from pie_daemon.scheduler.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens of a journal that one row can compute: all that a row has but once is the same."""
+
+    start: int
+    tokens: list[int]
+    adapter: str | None
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +60,15 @@ class Context:
     """What computed each token, or is to compute it."""
     request: Request | None = None
     """The one live request; while there is one, every mutating call answers `busy`."""
+    priority: int = 0
+    """Within its family: the highest is served first and suspended last."""
+    suspended: Suspended | None = None
+    """Set while its pages are given up for others; then `pages` is empty."""
+    num_once_computed: int = 0
+    """KV of tokens [0, num_once_computed) has been computed, and is lost beyond `num_computed`
+    only because the context was suspended."""
+    last_used: int = 0
+    """Idle contexts are suspended in this order."""
 
     @property
     def num_pending(self) -> int:
@@ -52,13 +81,32 @@ class Context:
         hidden = 0 if self.request is None else self.request.num_hidden
         return len(self.journal) - hidden
 
+    def next_run(self, max_tokens: int) -> Run:
+        """What the next row computes: of the journal, first time or again."""
+        start = self.num_computed
+        num_tokens = self.adapters.limit(start, max_tokens)
+        return Run(start, self.journal[start : start + num_tokens], self.adapters.at(start))
+
 
 class ContextTable:
     """All contexts of one model and the pages between them."""
 
-    def __init__(self, num_pages: int, page_size: int, *, share_prefixes: bool = False) -> None:
-        self.pool = PagePool(num_pages)
+    def __init__(
+        self,
+        num_pages: int,
+        page_size: int,
+        *,
+        share_prefixes: bool = False,
+        num_host_pages: int = 0,
+    ) -> None:
+        self.host = HostTier(num_host_pages)
+        self.pool = PagePool(num_pages, self.host.keep)
         self.page_size = page_size
+        self.num_suspensions = 0
+        self._private = PrivateKeys(self._forget)
+        self._memories = Memories(self._private, self.host)
+        self._reuse = Reuse(self.pool, self.host, page_size, self._key)
+        self._last_use = 0
         self._keys = PrefixKeys(page_size, share=share_prefixes)
         self._contexts: dict[int, Context] = {}
         self._last_id = 0
@@ -76,7 +124,13 @@ class ContextTable:
         context = Context(self._last_id, owner)
         self._contexts[context.id] = context
         owner.contexts.add(context.id)
+        self.touch(context)
         return context
+
+    def touch(self, context: Context) -> None:
+        """It is in use: of the idle ones it is now the last to be suspended."""
+        self._last_use += 1
+        context.last_used = self._last_use
 
     def get(self, context_id: int) -> Context:
         context = self._contexts.get(context_id)
@@ -98,7 +152,12 @@ class ContextTable:
         child.num_published = context.num_published
         child.keys = context.keys.copy()
         child.adapters = context.adapters.copy()
+        child.priority = context.priority
+        child.num_once_computed = context.num_once_computed
         self.pool.share(child.pages)
+        if context.suspended is not None:
+            self._memories.set(child, replace(context.suspended, wanted=False))
+        self.touch(context)
         return child
 
     def truncate(self, context: Context, length: int) -> None:
@@ -108,13 +167,17 @@ class ContextTable:
         self.rewind(context, length)
 
     def compute_with(self, context: Context, adapter: str | None) -> None:
-        """What is not computed yet will be with that adapter; what is computed stays."""
-        if context.adapters.set_from(context.num_computed, adapter):
-            del context.keys[context.num_computed // self.page_size :]
+        """What was not computed yet will be with that adapter; what was stays, and if its pages
+        are lost, it is computed again with the adapter that it had."""
+        if context.adapters.set_from(context.num_once_computed, adapter):
+            del context.keys[context.num_once_computed // self.page_size :]
 
     def rewind(self, context: Context, num_computed: int) -> None:
         """Forgets the KV of tokens [num_computed, end) and of drafts; the journal stays."""
         self.settle_drafts(context, 0)
+        context.num_once_computed = min(context.num_once_computed, num_computed)
+        if context.suspended is not None:
+            self._memories.set(context, context.suspended.cut(num_computed, self.page_size))
         if num_computed < context.num_computed:
             context.num_computed = num_computed
             self._cut(context)
@@ -126,8 +189,27 @@ class ContextTable:
         if not context.num_drafted:
             return 0
         context.num_computed += num_kept
+        context.num_once_computed = max(context.num_once_computed, context.num_computed)
         context.num_drafted = 0
         return self._cut(context)
+
+    def suspend(self, context: Context) -> None:
+        """Gives its pages up; only when no batch is in flight."""
+        assert not self._in_flight, "pages of a batch in flight cannot be given up"
+        if not context.pages:
+            return
+        self.publish(context)
+        keys = [self._name(context, index) for index in range(len(context.pages))]
+        wanted = context.request is not None and not context.request.ended
+        self._memories.set(context, Suspended(keys, context.num_computed, wanted))
+        self._release(context.pages)
+        context.pages, context.num_computed, context.num_published = [], 0, 0
+        self.num_suspensions += 1
+
+    def want(self, context: Context) -> None:
+        """A request waits for it."""
+        if context.suspended is not None:
+            self._memories.set(context, replace(context.suspended, wanted=True))
 
     def drop(self, context: Context) -> None:
         self.rewind(context, 0)
@@ -137,61 +219,69 @@ class ContextTable:
     def num_pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
 
-    def num_pages_to_take(self, context: Context, length: int, found: Sequence[int] = ()) -> int:
+    def num_pages_to_take(
+        self,
+        context: Context,
+        length: int,
+        found: Found = NOTHING,
+        num_holders: Callable[[int], int] | None = None,
+    ) -> int:
         """Pages that computing up to `length` takes from the pool, a copied page included.
 
-        Never more with `found` pages to adopt than without: each makes up for one to compute, and
-        the partial page that they replace was to be copied or goes back to the pool.
+        Never more with pages `found` than without: each makes up for one to compute, and the
+        partial page that they replace was to be copied or goes back to the pool. `num_holders`
+        tells what would be if others let go of theirs.
         """
+        holders = num_holders or self.pool.num_holders
         if not found:
             missing = self.num_pages_for(length) - len(context.pages)
-            return missing + (1 if self._writes_shared_page(context) else 0)
+            shared = context.num_computed % self.page_size and holders(context.pages[-1]) > 1
+            return missing + (1 if shared else 0)
         first = context.num_computed // self.page_size
-        missing = self.num_pages_for(length) - first - len(found)
-        revived = sum(1 for page in found if self.pool.num_holders(page) == 0)
+        missing = self.num_pages_for(length) - first - len(found.keys)
         returned = sum(
-            1
-            for page in context.pages[first:]
-            if page != found[0] and self.pool.num_holders(page) == 1
+            1 for page in context.pages[first:] if page != found.pages[0] and holders(page) == 1
         )
-        return missing + revived - returned
+        copied = 1 if found.is_copied(holders, self.page_size) else 0
+        return missing + found.num_revived(holders) - returned + copied
 
     def capacity(self, context: Context, num_pages: int) -> int:
         """The length that can be computed with so many pages of the pool."""
         num_copied = 1 if self._writes_shared_page(context) else 0
         return (len(context.pages) + num_pages - num_copied) * self.page_size
 
-    def find_cached(self, context: Context) -> list[int]:
-        """Published pages that hold what the context would compute next.
+    def find_cached(self, context: Context) -> Found:
+        """Pages, cached, held by others or in host memory, that the context could go on with.
 
         At least its last token is left to compute: a draw needs its logits.
         """
-        found: list[int] = []
-        first = context.num_computed // self.page_size
-        for index in range(first, (len(context.journal) - 1) // self.page_size):
-            page = self.pool.find(self._key(context, index))
-            if page is None:
-                break
-            found.append(page)
-        return found
+        return self._reuse.find(context)
 
-    def key_after(self, context: Context, num_found: int = 0) -> bytes | None:
-        """Of the page after what is computed and found; None when the journal ends within it."""
-        index = context.num_computed // self.page_size + num_found
+    def key_after(self, context: Context, num_tokens: int) -> bytes | None:
+        """Of the page after so many tokens; None when the journal ends within it."""
+        index = num_tokens // self.page_size
         if (index + 1) * self.page_size > len(context.journal):
             return None
         return self._key(context, index)
 
-    def adopt(self, context: Context, found: list[int]) -> None:
-        """Continues after pages of `find_cached` instead of computing them."""
-        if not found:
-            return
-        first = context.num_computed // self.page_size
-        self.pool.share(found)
-        self._release(context.pages[first:])
-        context.pages[first:] = found
-        context.num_published = len(context.pages)
-        context.num_computed = len(context.pages) * self.page_size
+    def adopt(self, context: Context, found: Found) -> None:
+        """Continues after pages of `find_cached` instead of computing them.
+
+        From then on nobody else can find the page that it is about to write.
+        """
+        if found:
+            first = context.num_computed // self.page_size
+            pages = self._reuse.collect(found)
+            self._release(context.pages[first:])
+            context.pages[first:] = pages
+            context.num_computed = found.num_tokens
+            context.num_once_computed = max(context.num_once_computed, found.num_tokens)
+            context.num_published = found.num_tokens // self.page_size
+        self._memories.set(context, None)
+        if context.num_computed % self.page_size:
+            last = context.pages[-1]
+            if self.pool.num_holders(last) == 1:
+                self.pool.withdraw(last)
 
     def publish(self, context: Context) -> None:
         """Makes whole pages known by content; only when no batch computes them any more."""
@@ -218,6 +308,14 @@ class ContextTable:
         context.pages.extend(self.pool.allocate() for _ in range(num_missing))
         return num_copied + num_missing
 
+    @property
+    def num_suspended(self) -> int:
+        return sum(context.suspended is not None for context in self)
+
+    def holds_alone(self, context: Context) -> bool:
+        """Whether suspending it would free a page."""
+        return any(self.pool.num_holders(page) == 1 for page in context.pages)
+
     def num_held_by(self, owner: Owner) -> int:
         """Pages of all its contexts; a shared one counts in each."""
         return sum(len(self._contexts[context_id].pages) for context_id in owner.contexts)
@@ -237,7 +335,10 @@ class ContextTable:
 
     def check(self) -> None:
         self.pool.check([*(context.pages for context in self), self._released])
+        self.host.check()
         for context in self:
+            if context.suspended is not None and context.pages:
+                raise IntegrityError(f"context {context.id}: suspended, and holds pages")
             num_tokens = context.num_computed + context.num_drafted
             if len(context.pages) != self.num_pages_for(num_tokens):
                 raise IntegrityError(f"context {context.id}: page table and KV length differ")
@@ -262,10 +363,30 @@ class ContextTable:
             self._keys.extend(context.keys, context.journal, index + 1, user, adapters)
         return context.keys[index]
 
+    def _name(self, context: Context, index: int) -> bytes:
+        """The key of a page that is let go."""
+        page = context.pages[index]
+        key = self.pool.key_of(page)
+        if key is None and index < context.num_published:
+            key = self._key(context, index)
+            if self.pool.find(key) is None:
+                self._publish_page(context, index)
+        elif key is None:
+            key = self._private.create()
+            self.pool.publish(page, key)
+        return key
+
+    def _forget(self, key: bytes) -> None:
+        page = self.pool.find(key)
+        if page is not None:
+            self.pool.withdraw(page)
+        self.host.discard(key)
+
     def _publish_page(self, context: Context, index: int) -> None:
         page, key = context.pages[index], self._key(context, index)
         twin = self.pool.find(key)
         if twin is None:
+            self.host.discard(key)
             self.pool.publish(page, key)
         elif twin != page and self.pool.num_holders(page) == 1:
             # Computed twice: holding the twin costs nothing, since this one goes back to the pool.
@@ -285,5 +406,6 @@ class ContextTable:
         if context.num_published > num_whole:
             raise IntegrityError(f"context {context.id}: published more than is computed")
         for index, page in enumerate(context.pages[:num_whole]):
-            if self.pool.key_of(page) not in {None, self._key(context, index)}:
+            key = self.pool.key_of(page)
+            if key not in {None, self._key(context, index)} and key not in self._private:
                 raise IntegrityError(f"context {context.id}: page {page} has other content")

@@ -78,5 +78,5 @@ class Limits:
 def _worst_length(context: Context) -> int:
     request = context.request
     if request is None or request.ended:
-        return context.num_computed
-    return max(context.num_computed, request.worst_length)
+        return context.num_once_computed
+    return max(context.num_once_computed, request.worst_length)

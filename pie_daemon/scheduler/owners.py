@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.fairness import Share
 
 
 class TokenBudget(Protocol):
@@ -27,16 +28,6 @@ class Unlimited:
 
     def left(self) -> int | None:
         return None
-
-
-@dataclass(slots=True, eq=False)
-class Share:
-    """When one user or one family was last served, in turns; the lowest is served next."""
-
-    admitted: int = 0
-    prompted: int = 0
-    """When a chunk of a prompt was last computed for it."""
-    num_owners: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ but its content is published, so that it can be held again until its place is ne
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class IntegrityError(Exception):
@@ -20,8 +20,11 @@ class PagePool:
     A published page is immutable: who holds it alone and wants to write withdraws it first.
     """
 
-    def __init__(self, num_pages: int) -> None:
+    def __init__(self, num_pages: int, evicted: Callable[[int, bytes], None] | None = None) -> None:
+        """`evicted` is told of a cached page, and of the key of its content, before the page is
+        given to somebody who will overwrite it."""
         self.num_pages = num_pages
+        self._evicted = evicted
         self._holders = [0] * num_pages
         # A stack: the page freed last is the likeliest to be in a cache still.
         self._free = list(range(num_pages - 1, -1, -1))
@@ -55,7 +58,7 @@ class PagePool:
             page = self._free.pop()
         elif self._cached:
             page, _ = self._cached.popitem(last=False)
-            self.withdraw(page)
+            self._evict(page)
         else:
             raise IntegrityError(
                 f"all {self.num_pages} pages are held: a reservation was too small"
@@ -91,8 +94,12 @@ class PagePool:
     def withdraw(self, page: int) -> None:
         """The page cannot be found any more; fine for one that was not published."""
         key = self._key_of.pop(page, None)
-        if key is not None:
-            del self._page_of[key]
+        if key is None:
+            return
+        del self._page_of[key]
+        if page in self._cached:
+            del self._cached[page]
+            self._free.append(page)
 
     def check(self, tables: Iterable[Sequence[int]] | None = None) -> None:
         """Proves free + owned + shared + cached == total and that published pages are found by
@@ -113,6 +120,12 @@ class PagePool:
         self._check_published()
         if tables is not None:
             self._check_holders(tables)
+
+    def _evict(self, page: int) -> None:
+        key = self._key_of.pop(page)
+        del self._page_of[key]
+        if self._evicted is not None:
+            self._evicted(page, key)
 
     def _let_go(self, page: int) -> None:
         if page in self._key_of:

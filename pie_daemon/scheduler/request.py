@@ -165,6 +165,8 @@ class Request:
     """Key of the page that it waits for another request to compute; set by the admission."""
     num_reserved: int = 0
     """Pages that it may still take and that nobody else is given."""
+    overdrawn: bool = False
+    """It needed more pages than it was promised, and may be suspended."""
     finish: Finish | None = None
     error: PieError | None = None
 
@@ -227,6 +229,12 @@ class Request:
     def worst_length(self) -> int:
         """The longest that the computed part of the context can get through this request."""
         return self.prompt_tokens
+
+    @property
+    def next_length(self) -> int:
+        """How long the next row can make it: pages for that are reserved before the row is cut.
+        At most `worst_length`."""
+        return len(self.context.journal)
 
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
         """Takes in what a batch made of its row: one token for each sample asked for."""

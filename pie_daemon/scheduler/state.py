@@ -15,20 +15,17 @@ from dataclasses import dataclass, field
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.contexts import ContextTable, Run
 from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.owners import OwnerTable
 from pie_daemon.scheduler.pages import IntegrityError
-from pie_daemon.scheduler.policy import (
-    DecodeFirst,
-    EqualDrafts,
-    FollowTheFirst,
-    ReserveWorstCase,
-    Room,
-)
+from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Room
+from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import (
     BUDGET,
     CANCELLED,
@@ -62,6 +59,10 @@ class Counters:
     accepted_tokens: int = 0
     """Those of them that became generated tokens."""
 
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+    """Of the computed ones: their KV was lost when their context was suspended."""
+
     @property
     def prefix_hit_rate(self) -> float:
         return self.found_tokens / self.wanted_tokens if self.wanted_tokens else 0.0
@@ -91,12 +92,16 @@ class SchedulerState:
         token_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
         follow: FollowTheFirst | None = None,
+        expectation: Expectation | None = None,
     ) -> None:
         self.info = info
         self.limits = Limits(info)
         self.owners = OwnerTable()
         self.contexts = ContextTable(
-            info.num_pages, info.page_size, share_prefixes=config.share_prefixes
+            info.num_pages,
+            info.page_size,
+            share_prefixes=config.share_prefixes,
+            num_host_pages=info.num_host_pages,
         )
         self.waiting: dict[int, Request] = {}
         self.running: dict[int, Request] = {}
@@ -105,13 +110,15 @@ class SchedulerState:
         self._max_running = min(config.max_batch_rows, config.max_batch_tokens)
         self._token_bytes = token_bytes
         self._clock = clock
-        self._admission = ReserveWorstCase()
+        self._fairness = Fairness()
+        self._expectation = expectation or Expectation()
+        self._admission = PromisePages(self._expectation)
+        self._preemption = Preemption()
         self._follow = follow or FollowTheFirst()
         self._rows = DecodeFirst()
         self._drafts = EqualDrafts(config.max_draft_tokens)
         self._requests: dict[int, Request] = {}
         self._last_request_id = 0
-        self._last_turn = 0
         self._admission_due = False  # something came or went since requests were last admitted
         self._in_flight: list[tuple[Request, Row]] | None = None
         self._moving: list[Request] = []  # running requests that the last batch carried
@@ -255,18 +262,20 @@ class SchedulerState:
     def decide(self) -> Batch | None:
         """The next batch; None: there is nothing to compute until a call changes that."""
         assert self._in_flight is None, "one batch at a time"
+        self._preempt()
         self._admit()
         chosen = self._rows.choose(self.running.values(), self._max_batch_tokens)
         if not chosen:
             return None
         copies: list[tuple[int, int]] = []
         room = self._drafts.share(chosen, self._max_batch_tokens)
-        rows = [self._row(request, num_tokens, room, copies) for request, num_tokens in chosen]
+        rows = [self._row(request, run, room, copies) for request, run in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self.contexts.depart()
         self.counters.steps += 1
         self.counters.rows += len(rows)
-        return Batch(step=self.counters.steps, rows=rows, copies=copies)
+        evict, restore = self.contexts.host.depart()
+        return Batch(self.counters.steps, rows, copies, evict, restore)
 
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made."""
@@ -323,7 +332,9 @@ class SchedulerState:
                 # Compute the last token once more.
                 self.contexts.rewind(context, len(context.journal) - 1)
             self.contexts.compute_with(context, request.adapter)
+            self.contexts.want(context)
             self.waiting[request.id] = request
+            self._fairness.come(context.owner)
             self._admission_due = True
         self._last_request_id = request.id
         self._requests[request.id] = request
@@ -338,9 +349,11 @@ class SchedulerState:
             request.context.request = None
 
     def _retire(self, request: Request) -> None:
-        self.waiting.pop(request.id, None)
-        self.running.pop(request.id, None)
+        was_waiting = self.waiting.pop(request.id, None) is not None
+        if was_waiting or self.running.pop(request.id, None) is not None:
+            self._fairness.leave(request.context.owner, was_waiting=was_waiting)
         request.num_reserved = 0
+        self.contexts.touch(request.context)
         self._admission_due = True
         self._settle(request)
 
@@ -352,6 +365,14 @@ class SchedulerState:
         self.contexts.truncate(context, visible)
         self._retire(request)
         context.request = None
+
+    def _preempt(self) -> None:
+        for request in self._preemption.secure(self.running.values(), self.contexts):
+            del self.running[request.id]
+            self.waiting[request.id] = request
+            self._fairness.requeue(request.context.owner)
+            self.counters.preemptions += 1
+            self._admission_due = True
 
     def _admit(self) -> None:
         if not self._admission_due:
@@ -373,39 +394,37 @@ class SchedulerState:
     def _start(self, request: Request) -> None:
         del self.waiting[request.id]
         self.running[request.id] = request
-        request.admitted_at_s = self._clock()
-        owner = request.context.owner
-        owner.user.admitted = owner.root.admitted = self._next_turn()
+        self._fairness.admit(request.context.owner)
+        if request.admitted_at_s is None:
+            request.admitted_at_s = self._clock()
+            self._count_found(request)
+
+    def _count_found(self, request: Request) -> None:
         num_found = request.context.num_computed - request.cached_tokens
         self.counters.wanted_tokens += request.prompt_tokens - request.cached_tokens
         self.counters.found_tokens += num_found
         request.cached_tokens += num_found
-        owner.cached_tokens += num_found
-
-    def _next_turn(self) -> int:
-        self._last_turn += 1
-        return self._last_turn
+        request.context.owner.cached_tokens += num_found
 
     def _row(
-        self, request: Request, num_tokens: int, room: Room, copies: list[tuple[int, int]]
+        self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]
     ) -> Row:
         context = request.context
-        num_tokens = context.adapters.limit(context.num_computed, num_tokens)
-        start, end = context.num_computed, context.num_computed + num_tokens
-        draws = end == len(context.journal)
-        drafts = self._draft(request, end, room) if draws else []
-        request.num_reserved -= self.contexts.extend(context, end + len(drafts), copies)
-        context.num_computed, context.num_drafted = end, len(drafts)
-        self.counters.computed_tokens += num_tokens + len(drafts)
-        if num_tokens > 1:
-            owner = context.owner
-            owner.user.prompted = owner.root.prompted = self._next_turn()
+        draws = run.end == len(context.journal)
+        drafts = self._draft(request, run.end, room) if draws else []
+        request.num_reserved -= self.contexts.extend(context, run.end + len(drafts), copies)
+        num_lost = context.num_once_computed
+        context.num_computed, context.num_drafted = run.end, len(drafts)
+        context.num_once_computed = max(num_lost, run.end)
+        self.counters.computed_tokens += len(run.tokens) + len(drafts)
+        self.counters.recomputed_tokens += max(0, min(run.end, num_lost) - run.start)
+        self._fairness.serve(context.owner, len(run.tokens) + len(drafts))
         return Row(
-            tokens=[*context.journal[start:end], *drafts],
-            start=start,
+            tokens=[*run.tokens, *drafts],
+            start=run.start,
             pages=context.pages.copy(),
-            samples=request.samples(num_tokens) if draws else [],
-            adapter=context.adapters.at(start),
+            samples=request.samples(len(run.tokens)) if draws else [],
+            adapter=run.adapter,
         )
 
     def _draft(self, request: Request, end: int, room: Room) -> list[int]:
@@ -434,6 +453,8 @@ class SchedulerState:
             self.counters.generated_tokens += num_new
             delivery.tokens[owner.name] += num_new
         if request.ended:
+            if request.num_drawn:
+                self._expectation.learn(request.num_drawn)
             self._retire(request)
         if request.ready:
             delivery.ready.append(request.id)

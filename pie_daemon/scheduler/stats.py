@@ -25,6 +25,21 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     adapter_bytes: int
     reserved_pages: int
     """Of the free ones: promised to running requests."""
+    suspended_contexts: int
+    """They hold no page until a request on them runs again."""
+    host_pages: int
+    """Room in host memory for what the pool cannot keep."""
+    used_host_pages: int
+    evicted_pages: int
+    """Moved to host memory."""
+    restored_pages: int
+    """Moved back."""
+    suspensions: int
+    """Contexts that gave their pages up."""
+    preemptions: int
+    """Those of them that were generating; they go on later."""
+    recomputed_tokens: int
+    """Of the computed ones: those whose KV was lost to a suspension."""
     steps: int
     """Batches computed."""
     rows: int

@@ -24,11 +24,11 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.policy import FollowTheFirst
+from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
 from support.stepping import Stepper
 
 VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12, lag=4)
-NUM_PAGES = 20
 OWNERS = {"a": "ann", "b": "ann", "c": "zoe"}
 # Many contexts begin alike, so that they find the pages of others and wait for them.
 tokens_to_append = st.one_of(
@@ -86,18 +86,31 @@ class Machine(RuleBasedStateMachine):
         page_size=st.sampled_from([1, 3, 4]),
         share_prefixes=st.booleans(),
         min_tokens=st.sampled_from([1, 6]),
+        num_pages=st.sampled_from([10, 20]),
+        host_share=st.sampled_from([0, 0.25, 1]),
+        expected=st.sampled_from([0, 4, 100]),
     )
-    def build(
-        self, max_batch_tokens: int, page_size: int, share_prefixes: bool, min_tokens: int
+    def build(  # noqa: PLR0913 - one strategy each
+        self,
+        max_batch_tokens: int,
+        page_size: int,
+        share_prefixes: bool,
+        min_tokens: int,
+        num_pages: int,
+        host_share: float,
+        expected: int,
     ) -> None:
+        self.num_pages = num_pages
         self.stepper = Stepper(
-            num_pages=NUM_PAGES,
+            num_pages=num_pages,
+            host_pages=int(num_pages * host_share),
             page_size=page_size,
             config=SchedulerConfig(
                 max_batch_tokens=max_batch_tokens, max_batch_rows=4, share_prefixes=share_prefixes
             ),
             vocabulary=VOCABULARY,
             follow=FollowTheFirst(min_tokens),
+            expectation=Expectation(mean_tokens=expected, min_run_tokens=2),
         )
         self.state = self.stepper.state
         self.share_prefixes = share_prefixes
@@ -231,6 +244,18 @@ class Machine(RuleBasedStateMachine):
                 self.state.drop_request(context.request)
             self.forget_request(context)
 
+    @precondition(lambda self: not self.in_flight)
+    @rule(context=contexts)
+    def suspend(self, context: Modelled) -> None:
+        """As pressure would do to a context that is not running."""
+        known = self.state.contexts.get(context.id)
+        if known.request is None or known.request.id not in self.state.running:
+            self.state.contexts.suspend(known)
+
+    @rule(context=contexts, priority=st.integers(-1, 1))
+    def prioritise(self, context: Modelled, priority: int) -> None:
+        self.state.contexts.get(context.id).priority = priority
+
     @rule(context=consumes(contexts))
     def drop(self, context: Modelled) -> None:
         self.state.drop_context(context.id)
@@ -241,7 +266,8 @@ class Machine(RuleBasedStateMachine):
     def depart(self) -> None:
         self.in_flight = self.stepper.depart() is not None
         if not self.in_flight:
-            self.check_that_waiting_is_needed()
+            # With nothing running there is room for everybody.
+            assert not self.state.waiting
 
     @precondition(lambda self: self.in_flight)
     @rule()
@@ -275,7 +301,7 @@ class Machine(RuleBasedStateMachine):
         for owner in OWNERS:
             self.state.drop_owner(owner)
         self.state.check()
-        assert self.state.contexts.pool.num_free == NUM_PAGES
+        assert self.state.contexts.pool.num_free == self.num_pages
 
     def refused_when_busy(self, context: Modelled, call: Callable[[], None]) -> None:
         """Calls it; the refusals that the model foresees are fine, and change nothing."""
@@ -309,14 +335,6 @@ class Machine(RuleBasedStateMachine):
 
     def forget_request(self, context: Modelled) -> None:
         context.request, context.future, context.flushing = None, [], False
-
-    def check_that_waiting_is_needed(self) -> None:
-        contexts = self.state.contexts
-        for request in self.state.waiting.values():
-            found = contexts.find_cached(request.context)
-            need = contexts.num_pages_to_take(request.context, request.worst_length)
-            need_after = contexts.num_pages_to_take(request.context, request.worst_length, found)
-            assert contexts.pool.num_free < need_after <= need
 
     def check_that_users_hold_no_common_page(self) -> None:
         held: dict[str, set[int]] = {"ann": set(), "zoe": set()}

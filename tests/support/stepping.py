@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pie_backend.base import Backend
 from pie_backend.batch import BackendConfig, Batch
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.policy import FollowTheFirst
+from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import GenerateParams
 from pie_daemon.scheduler.state import Delivery, SchedulerState
 
@@ -20,25 +22,39 @@ def letters(token: int) -> bytes:
 class Stepper:
     """`state` is under test; every landing proves the page accounting."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a test names what it changes
         self,
         *,
         num_pages: int = 64,
+        host_pages: int = 0,
         page_size: int = 4,
         config: SchedulerConfig | None = None,
         vocabulary: Vocabulary | None = None,
         follow: FollowTheFirst | None = None,
+        expectation: Expectation | None = None,
+        backend: Backend | None = None,
     ) -> None:
+        """`backend`: another one than dummy, which then has its own pool."""
         self.vocabulary = vocabulary or Vocabulary()
-        self.backend = DummyBackend(
+        self.backend = backend or DummyBackend(
             BackendConfig(
-                name="dummy", kind="dummy", path="", page_size=page_size, kv_pages=num_pages
+                name="dummy",
+                kind="dummy",
+                path="",
+                page_size=page_size,
+                kv_pages=num_pages,
+                host_pages=host_pages,
             ),
             self.vocabulary,
         )
         self.now_s = 0.0
         self.state = SchedulerState(
-            self.backend.info, config or SchedulerConfig(), letters, lambda: self.now_s, follow
+            self.backend.info,
+            config or SchedulerConfig(),
+            letters,
+            lambda: self.now_s,
+            follow,
+            expectation,
         )
         self.batches: list[Batch] = []
 

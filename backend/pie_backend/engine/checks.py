@@ -16,6 +16,17 @@ def check_batch(batch: Batch, info: BackendInfo) -> None:
             raise BackendError(f"step {batch.step}, row {number}: {complaint}")
     if any(not 0 <= page < info.num_pages for pair in batch.copies for page in pair):
         raise BackendError(f"step {batch.step}: copies are outside [0, {info.num_pages})")
+    _check_moves(batch, info)
+
+
+def _check_moves(batch: Batch, info: BackendInfo) -> None:
+    moves = [*batch.evict, *((page, slot) for slot, page in batch.restore)]
+    for page, slot in moves:
+        if not (0 <= page < info.num_pages and 0 <= slot < info.num_host_pages):
+            raise BackendError(
+                f"step {batch.step}: page {page} or slot {slot} is outside [0, {info.num_pages}) "
+                f"or [0, {info.num_host_pages})"
+            )
 
 
 def _complaints(row: Row, info: BackendInfo) -> Iterator[str]:

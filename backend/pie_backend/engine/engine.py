@@ -60,6 +60,8 @@ class Engine:
     def _execute(
         self, batch: Batch, decoder: Decoder, cache: KVCache, attention: Attention
     ) -> BatchResult:
+        cache.evict_pages(batch.evict)
+        cache.restore_pages(batch.restore)
         cache.copy_pages(batch.copies)
         if not batch.rows:
             return BatchResult(batch.step, [])
@@ -146,8 +148,8 @@ def _make_cache(config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtyp
     num_pages = config.kv_pages
     if num_pages is None:
         num_pages = choose_num_pages(shape.page_bytes, shape.page_size, decoder.max_context)
-    check_pages_fit(num_pages, shape.page_bytes)
-    return KVCache(shape, num_pages)
+    check_pages_fit(num_pages, config.host_pages, shape.page_bytes)
+    return KVCache(shape, num_pages, config.host_pages)
 
 
 def _describe(
@@ -164,4 +166,5 @@ def _describe(
         eos_tokens=model.eos_tokens,
         device="cpu",
         dtype=str(cache.shape.dtype).removeprefix("torch."),
+        num_host_pages=cache.num_host_pages,
     )

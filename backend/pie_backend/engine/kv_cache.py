@@ -29,13 +29,17 @@ class KVCache:
     [heads, length, head_dim] that a batched product reads without another copy.
     """
 
-    def __init__(self, shape: KVShape, num_pages: int) -> None:
+    def __init__(self, shape: KVShape, num_pages: int, num_host_pages: int = 0) -> None:
         self.shape = shape
         self.num_pages = num_pages
+        self.num_host_pages = num_host_pages
         planes = 2 * shape.num_kv_heads
         size = (shape.num_layers, planes, num_pages, shape.page_size, shape.head_dim)
         # Filled now, so that the memory is there before the first request and not when it is late.
         self._pool = torch.empty(size, dtype=shape.dtype).fill_(0)
+        layers, head_dim = shape.num_layers, shape.head_dim
+        host_size = (num_host_pages, layers, planes, shape.page_size, head_dim)
+        self._host = torch.empty(host_size, dtype=shape.dtype).fill_(0)
         slots = num_pages * shape.page_size
         self._slots = [layer.view(planes, slots, shape.head_dim) for layer in self._pool]
         self._blocks = [layer.view(planes * num_pages, -1) for layer in self._pool]
@@ -62,6 +66,16 @@ class KVCache:
         """In order, so that a chain of copies means what it says."""
         for source, destination in copies:
             self._pool[:, :, destination] = self._pool[:, :, source]
+
+    def evict_pages(self, moves: list[tuple[int, int]]) -> None:
+        """(page, slot), in order: a page's content to host memory."""
+        for page, slot in moves:
+            self._host[slot] = self._pool[:, :, page]
+
+    def restore_pages(self, moves: list[tuple[int, int]]) -> None:
+        """(slot, page), in order: back to the pool."""
+        for slot, page in moves:
+            self._pool[:, :, page] = self._host[slot]
 
     def clear_pages(self, pages: list[int]) -> None:
         """A page that a row enters must hold numbers: attention weighs what lies beyond the row

@@ -46,13 +46,14 @@ def choose_num_pages(page_bytes: int, page_size: int, max_context: int) -> int:
     return num_pages
 
 
-def check_pages_fit(num_pages: int, page_bytes: int) -> None:
+def check_pages_fit(num_pages: int, num_host_pages: int, page_bytes: int) -> None:
     """Raises BackendError, since the kernel would grant the memory now and kill us later."""
-    wanted, available = num_pages * page_bytes, available_bytes()
+    wanted, available = (num_pages + num_host_pages) * page_bytes, available_bytes()
     if wanted > available:
         raise BackendError(
-            f"backend.kv_pages: {num_pages} pages of {page_bytes} bytes take {wanted} bytes, "
-            f"but {available} are free; at most {available // page_bytes} pages fit"
+            f"backend.kv_pages + backend.host_pages: {num_pages} + {num_host_pages} pages of "
+            f"{page_bytes} bytes take {wanted} bytes, but {available} are free; "
+            f"at most {available // page_bytes} pages fit"
         )
 
 

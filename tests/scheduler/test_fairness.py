@@ -1,0 +1,206 @@
+"""Turns by tokens computed, and the bound on waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.fairness import SCALE, Fairness, Share, fair_order
+from pie_daemon.scheduler.owners import OwnerTable
+from support.stepping import Stepper
+
+
+@dataclass
+class Fake:
+    """As much of a request as the order looks at."""
+
+    id: int
+    context: Any
+    cost: int
+
+
+@dataclass
+class Context:
+    owner: Any
+    priority: int = 0
+
+
+@dataclass
+class Wait:
+    """From when a share waits for its turn: what the others may be served at most until then."""
+
+    ahead: float
+    most_live: int
+    served_to_others: int = 0
+
+
+@dataclass
+class Server:
+    """Serves one request at a time, and holds every wait to the bound."""
+
+    max_cost: int
+    fairness: Fairness = field(default_factory=Fairness)
+    owners: OwnerTable = field(default_factory=OwnerTable)
+    waiting: dict[int, Fake] = field(default_factory=dict)
+    waits: dict[Share, Wait] = field(default_factory=dict)
+    last_id: int = 0
+
+    def arrive(self, user: str, root: str, cost: int, priority: int = 0) -> Fake:
+        owner = self.owners.find(root) or self.owners.add(root, user)
+        self.last_id += 1
+        request = Fake(self.last_id, Context(owner, priority), cost)
+        self.waiting[request.id] = request
+        self.fairness.come(owner)
+        self.begin_to_wait(owner.user)
+        for wait in self.waits.values():
+            wait.most_live = max(wait.most_live, self.fairness.clock.num_live)
+        return request
+
+    def begin_to_wait(self, user: Share) -> None:
+        clock = self.fairness.clock
+        ahead = max(0, user.level - clock.now) / SCALE
+        self.waits.setdefault(user, Wait(ahead, clock.num_live))
+
+    def serve(self) -> Fake:
+        request: Any = next(fair_order(self.waiting.values(), lambda request: request.cost))
+        owner = request.context.owner
+        del self.waiting[request.id]
+        self.fairness.admit(owner)
+        self.fairness.serve(owner, request.cost)
+        self.fairness.leave(owner, was_waiting=False)
+        del self.waits[owner.user]
+        for wait in self.waits.values():
+            wait.served_to_others += request.cost
+            assert wait.served_to_others <= wait.most_live * (2 * wait.ahead + self.max_cost + 1)
+        if any(other.context.owner.user is owner.user for other in self.waiting.values()):
+            self.begin_to_wait(owner.user)
+        return request
+
+
+MAX_COST = 30
+arrivals = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, MAX_COST)), max_size=6
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(arrivals, min_size=1, max_size=40))
+def test_waiting_is_bounded(rounds: list[list[tuple[int, int, int]]]) -> None:
+    """Whoever comes whenever and asks for whatever, nobody waits longer than the docs say."""
+    server = Server(MAX_COST)
+    for arriving in rounds:
+        for user, root, cost in arriving:
+            server.arrive(f"user-{user}", f"{user}.{root}", cost)
+        if server.waiting:
+            server.serve()
+    while server.waiting:
+        server.serve()
+    assert 0 == server.fairness.clock.num_live
+
+
+def test_newcomers_without_end_do_not_starve_who_had_more() -> None:
+    """A user far ahead gets its turn although there is always somebody new."""
+    server = Server(10)
+    for _ in range(20):
+        server.arrive("heavy", "heavy", 10)
+    server.arrive("other", "other", 10)
+    for _ in range(12):
+        server.serve()
+    waited = 0
+    for number in range(1000):
+        server.arrive(f"new-{number}", f"new-{number}", 10)
+        server.arrive(f"new-{number}b", f"new-{number}b", 10)
+        waited += 1
+        if server.serve().context.owner.user_name == "heavy":
+            break
+
+    assert waited < 100
+
+
+def test_tokens_are_evened_out() -> None:
+    """A user whose requests are four times as long gets a quarter of the turns."""
+    server = Server(40)
+    for _ in range(200):
+        server.arrive("long", "long", 40)
+        server.arrive("short", "short", 10)
+    served = [server.serve() for _ in range(100)]
+    turns = [request.context.owner.user_name for request in served]
+
+    assert 20 == turns.count("long")
+
+
+def test_families_share_what_their_user_gets() -> None:
+    """Ten programs of one user get together as much as the one program of another."""
+    server = Server(10)
+    for _ in range(50):
+        for root in range(10):
+            server.arrive("many", f"many-{root}", 10)
+        server.arrive("one", "one", 10)
+    owners = [server.serve().context.owner for _ in range(80)]
+
+    assert 40 == sum(owner.user_name == "one" for owner in owners)
+    assert all(4 == sum(owner.name == f"many-{n}" for owner in owners) for n in range(10))
+
+
+def test_priority_orders_one_family_and_no_other() -> None:
+    """The highest first, then first come; another user's turn comes all the same."""
+    server = Server(10)
+    priorities = {server.arrive("ann", "a", 10, priority).id: priority for priority in (0, 2, 1, 2)}
+    server.arrive("zoe", "z", 10, -5)
+    order = [server.serve() for _ in range(5)]
+    ours = [priorities[one.id] for one in order if one.context.owner.user_name == "ann"]
+
+    assert [2, 2, 1, 0] == ours
+    assert "zoe" in [one.context.owner.user_name for one in order[:2]]
+
+
+def test_nothing_is_saved_up_while_idle() -> None:
+    """Who was away while others worked takes turns with them from then on."""
+    server = Server(10)
+    server.arrive("late", "late", 1)
+    for _ in range(50):
+        server.arrive("busy", "busy", 10)
+    for _ in range(30):
+        server.serve()
+    for _ in range(10):
+        server.arrive("late", "late", 10)
+    turns = [server.serve().context.owner.user_name for _ in range(10)]
+
+    assert 5 == turns.count("late")
+    assert "late" in turns[:2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 12), st.integers(1, 12)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from([8, 16]),
+)
+def test_a_newcomer_waits_for_a_bounded_number_of_batches(
+    others: list[tuple[int, int, int]], num_pages: int
+) -> None:
+    """Under pressure too: until it has its first token, as many batches as what was there before
+    it can take tokens, each computed at most three times."""
+    stepper = Stepper(num_pages=num_pages, config=SchedulerConfig(max_batch_tokens=8))
+    num_tokens = 0
+    for number, (user, prompt, new) in enumerate(others):
+        stepper.state.owners.add(f"o{number}", f"user-{user}")
+        stepper.start([number + 1] * prompt, new, f"o{number}")
+        num_tokens += prompt + new
+    for _ in range(3):
+        stepper.step()
+    stepper.state.owners.add("late", "late")
+    late = stepper.start([99] * 5, 1, "late")
+    num_batches = 0
+    while not stepper.state.ready(late):
+        assert stepper.step() is not None
+        num_batches += 1
+
+    assert num_batches <= 3 * num_tokens + 1

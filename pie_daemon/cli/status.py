@@ -65,6 +65,8 @@ def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -
         f"  requests  {stats['running_requests']} running, {stats['waiting_requests']} waiting; "
         f"last batch {stats['last_batch_rows']} rows, {stats['last_batch_tokens']} tokens"
     )
+    if stats["suspensions"]:
+        yield f"  pressure  {_pressure(stats)}"
     yield (
         f"  tokens/s  {stats['generated_tokens_per_s']:.0f} generated, "
         f"{stats['computed_tokens_per_s']:.0f} computed"
@@ -86,6 +88,15 @@ def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -
 def _pages(stats: Mapping[str, Any]) -> str:
     total, free, cached = stats["num_pages"], stats["free_pages"], stats["cached_pages"]
     return f"{total - free} held (#), {cached} cached (+), {free - cached} empty (.) of {total}"
+
+
+def _pressure(stats: Mapping[str, Any]) -> str:
+    return (
+        f"{stats['suspended_contexts']} of {stats['contexts']} contexts suspended, "
+        f"{stats['used_host_pages']} of {stats['host_pages']} host pages used; so far "
+        f"{stats['preemptions']} generations gave way, "
+        f"{stats['recomputed_tokens']} tokens computed again"
+    )
 
 
 def _bar(stats: Mapping[str, Any]) -> str:

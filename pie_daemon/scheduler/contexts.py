@@ -76,6 +76,11 @@ class Context:
         return len(self.journal) - self.num_computed
 
     @property
+    def is_computed(self) -> bool:
+        """The whole journal, though it may have to be computed again; that changes nothing."""
+        return self.num_once_computed == len(self.journal)
+
+    @property
     def num_visible(self) -> int:
         """The length that the program sees: without what a generation has not handed out yet."""
         hidden = 0 if self.request is None else self.request.num_hidden

@@ -202,7 +202,7 @@ class SchedulerState:
     def flush(self, context_id: int) -> int | None:
         """None: everything is computed already."""
         context = self.contexts.get_idle(context_id)
-        if context.num_pending == 0:
+        if context.is_computed:
             return None
         flush = Flush(
             id=self._last_request_id + 1,
@@ -328,7 +328,7 @@ class SchedulerState:
         if not request.ended:
             self.limits.check_fits(request)
             self.limits.check_quota(request, self.contexts)
-            if request.needs_logits and context.num_pending == 0:
+            if request.needs_logits and context.is_computed:
                 # Compute the last token once more.
                 self.contexts.rewind(context, len(context.journal) - 1)
             self.contexts.compute_with(context, request.adapter)

@@ -6,6 +6,7 @@ import json
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -197,3 +198,31 @@ def test_a_mask_decides_what_may_be_drawn() -> None:
         row = Row([5], 0, [3], [Sample(0, GREEDY, mask=bytes(mask))])
 
         assert [[max(allowed)]] == DummyBackend(CONFIG).execute(Batch(0, [row])).tokens
+
+
+def test_pages_move_to_host_memory_and_back() -> None:
+    """What was moved out and back goes on as if it had stayed, on another page."""
+    backend = DummyBackend(msgspec.structs.replace(CONFIG, host_pages=2))
+    assert 2 == backend.info.num_host_pages
+    row = Row(PROMPT[:4], 0, [0])
+    backend.execute(Batch(1, [row]))
+    overwrite = Row([99, 98, 97, 96], 0, [0])
+    backend.execute(Batch(2, [overwrite], evict=[(0, 1)]))
+    last = Row(PROMPT[4:], 4, [5, 6], DRAW)
+
+    (drawn,) = backend.execute(Batch(3, [last], restore=[(1, 5)])).tokens
+
+    assert expected_tokens(PROMPT, 1) == drawn
+
+
+def test_moves_are_checked() -> None:
+    """A slot gives what it holds once; pages and slots must be there."""
+    backend = DummyBackend(msgspec.structs.replace(CONFIG, host_pages=2))
+    for moves, complaint in (
+        ({"restore": [(0, 0)]}, "slot 0 holds nothing"),
+        ({"evict": [(0, 2)]}, "slot is outside"),
+        ({"evict": [(8, 0)]}, "page is outside"),
+        ({"evict": [(0, 0)], "restore": [(0, 1), (0, 2)]}, "slot 0 holds nothing"),
+    ):
+        with pytest.raises(BackendError, match=complaint):
+            backend.execute(Batch(1, [], **moves))

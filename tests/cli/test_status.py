@@ -65,6 +65,29 @@ def test_guesses_are_shown_once_there_are_any() -> None:
     assert "  guesses   75% of 40 tokens came true" in lines
 
 
+def test_pressure_is_shown_when_there_was_any() -> None:
+    """How many contexts gave up their pages, and what that cost."""
+    calm = list(status._lines(report()))
+    pressed = list(
+        status._lines(
+            report(
+                suspensions=9,
+                suspended_contexts=1,
+                host_pages=40,
+                used_host_pages=3,
+                preemptions=2,
+                recomputed_tokens=70,
+            )
+        )
+    )
+
+    assert not any("pressure" in line for line in calm)
+    assert (
+        "  pressure  1 of 2 contexts suspended, 3 of 40 host pages used; so far "
+        "2 generations gave way, 70 tokens computed again"
+    ) in pressed
+
+
 @pytest.mark.parametrize("name", ["failure", "integrity_error"])
 def test_a_broken_model_is_named(name: str) -> None:
     """The reason stands beside the numbers, and the exit code tells scripts."""

@@ -110,15 +110,17 @@ def test_folder_is_absolute_and_defaults_to_the_state_folder(
 def test_backend_gets_every_key_that_concerns_it() -> None:
     """One backend configuration for each model, with the keys of three sections."""
     arguments = ["backend=dummy", "scheduler.page_size=4", "backend.threads=2", "model.name=m"]
+    arguments.append("backend.host_pages=7")
 
     (config,) = backend_configs(load(arguments).config)
 
-    assert ("m", "dummy", 4, 2, 4096) == (
+    assert ("m", "dummy", 4, 2, 4096, 7) == (
         config.name,
         config.kind,
         config.page_size,
         config.num_threads,
         config.kv_pages,
+        config.host_pages,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from benchmarks import host_calls
+from benchmarks import contention, host_calls
 from benchmarks.model import ensure_model
 from benchmarks.programs import Programs
 from benchmarks.throughput import (
@@ -39,6 +39,7 @@ def main() -> None:
         streamed.close()
         loop.close()
     Console(file=sys.stdout, width=110).print(table(medians, "transformers.generate"))
+    contention.main()
     host_calls.main()
 
 

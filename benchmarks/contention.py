@@ -20,7 +20,7 @@ from pie_daemon.scheduler.state import Delivery
 from support.contention import Launch, run, talk
 from support.stepping import Stepper
 
-NUM_PROGRAMS = 64
+NUM_PROGRAMS = 128
 NUM_TURNS = 2
 TURN_TOKENS = 32
 NEW_TOKENS = 16

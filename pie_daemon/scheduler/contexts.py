@@ -69,6 +69,8 @@ class Context:
     only because the context was suspended."""
     last_used: int = 0
     """Idle contexts are suspended in this order."""
+    last_batch: int = 0
+    """The number of the batch that was next when it was last used."""
 
     @property
     def num_pending(self) -> int:
@@ -108,6 +110,7 @@ class ContextTable:
         self.pool = PagePool(num_pages, self.host.keep)
         self.page_size = page_size
         self.num_suspensions = 0
+        self.num_batches = 0
         self._private = PrivateKeys(self._forget)
         self._memories = Memories(self._private, self.host)
         self._reuse = Reuse(self.pool, self.host, page_size, self._key)
@@ -136,6 +139,7 @@ class ContextTable:
         """It is in use: of the idle ones it is now the last to be suspended."""
         self._last_use += 1
         context.last_used = self._last_use
+        context.last_batch = self.num_batches
 
     def get(self, context_id: int) -> Context:
         context = self._contexts.get(context_id)
@@ -332,6 +336,7 @@ class ContextTable:
     def depart(self) -> None:
         """A batch takes off: until it lands, pages that are let go stay out of the pool."""
         self._in_flight = True
+        self.num_batches += 1
 
     def land(self) -> None:
         self._in_flight = False

@@ -10,7 +10,7 @@ The bound, which tests hold: let a share wait at level L while the clock shows C
 number of shares that are live at once meanwhile, and M the most tokens that one turn takes. Before
 its turn comes, the others are served at most N * (2 * max(0, L - C) + M + 1) tokens. For who comes
 after a pause that is one turn of each other share. The same holds for the families of one user,
-counted in the tokens of that user.
+counted in the tokens of that user; where the order has a quantum Q, M + Q stands in place of M.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ class _Queue:
         self._serial = serial
 
     def __lt__(self, other: _Queue) -> bool:
-        return self._key < other._key
+        return self.key < other.key
 
     @property
-    def _key(self) -> tuple[int, int, int]:
+    def key(self) -> tuple[int, ...]:
         return self.level, self._share.last_turn, self._serial
 
     def pop(self, cost: Callable[[Request], int]) -> tuple[Request, int]:
@@ -137,11 +137,20 @@ class _Queue:
 
 
 class _Family(_Queue):
-    __slots__ = ("_requests",)
+    __slots__ = ("_quantum", "_requests")
 
-    def __init__(self, share: Share, serial: int) -> None:
+    def __init__(self, share: Share, serial: int, quantum: int) -> None:
         super().__init__(share, serial)
+        self._quantum = quantum
         self._requests: list[tuple[int, int, Request]] = []
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        if not self._quantum:
+            return super().key
+        *_, first = self._requests[0]
+        starts_anew = not first.context.pages
+        return self.level // (self._quantum * SCALE), starts_anew, *super().key
 
     def add(self, request: Request) -> None:
         self._requests.append((-request.context.priority, request.id, request))
@@ -183,16 +192,22 @@ class _Level(_Queue):
         return bool(self._queues)
 
 
-def fair_order(requests: Iterable[Request], cost: Callable[[Request], int]) -> Iterator[Request]:
+def fair_order(
+    requests: Iterable[Request], cost: Callable[[Request], int], quantum: int = 0
+) -> Iterator[Request]:
     """The lowest user first, of that user the lowest family, of that family the highest priority
-    and then first come; each one yielded counts as served with its cost for those after it."""
+    and then first come; each one yielded counts as served with its cost for those after it.
+
+    With a `quantum`, families whose levels are within the same such part of tokens count as equal,
+    and those first that go on with pages which they have.
+    """
     users: dict[Share, dict[Share, _Family]] = {}
     for request in requests:
         owner = request.context.owner
         families = users.setdefault(owner.user, {})
         family = families.get(owner.root)
         if family is None:
-            family = families[owner.root] = _Family(owner.root, len(families))
+            family = families[owner.root] = _Family(owner.root, len(families), quantum)
         family.add(request)
     for families in users.values():
         for family in families.values():

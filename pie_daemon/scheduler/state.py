@@ -386,9 +386,8 @@ class SchedulerState:
             followers,
             self._max_running,
         )
-        # Each batch may set followers free, by what it computes or by leaving their leader out.
-        self._admission_due = followers.num_following > 0
-        for request in admitted:
+        self._admission_due = admitted.try_again
+        for request in admitted.requests:
             self._start(request)
 
     def _start(self, request: Request) -> None:

@@ -27,6 +27,7 @@ class Fake:
 class Context:
     owner: Any
     priority: int = 0
+    pages: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -144,6 +145,26 @@ def test_families_share_what_their_user_gets() -> None:
 
     assert 40 == sum(owner.user_name == "one" for owner in owners)
     assert all(4 == sum(owner.name == f"many-{n}" for owner in owners) for n in range(10))
+
+
+def test_a_quantum_lets_families_go_on_with_what_they_have() -> None:
+    """Within it, those that hold pages go first; beyond it, who had less; never another user's."""
+    server = Server(10)
+    ours = {name: server.arrive("ann", name, 10) for name in ("a", "b", "c")}
+    other = server.arrive("zoe", "z", 10)
+    for name, level in (("a", 40), ("b", 90), ("c", 120)):
+        ours[name].context.owner.root.level = level * SCALE
+    ours["b"].context.pages = ours["c"].context.pages = [1]
+
+    def order(quantum: int) -> str:
+        requests: Any = server.waiting.values()
+        return "".join(
+            one.context.owner.name for one in fair_order(requests, lambda one: one.cost, quantum)
+        )
+
+    assert ["azbc", "bzac"] == [order(0), order(100)]
+    ours["b"].context.owner.user.level = 5 * SCALE
+    assert other.context.owner.name == order(100)[0]
 
 
 def test_priority_orders_one_family_and_no_other() -> None:

@@ -69,6 +69,30 @@ def test_cached_pages_go_before_contexts() -> None:
     assert [False] == suspended(stepper, idle)
 
 
+def test_a_program_that_goes_on_at_once_finds_its_pages() -> None:
+    """For some batches newcomers wait, as long as others run; then they get the pages."""
+    stepper = Stepper(num_pages=12)
+    runner = stepper.start(prompt_of(1, 4), 24, "runner")  # 7 pages
+    lately = stepper.context(prompt_of(2, 12), "lately")
+    stepper.state.flush(lately)
+    stepper.step()
+    newcomer = stepper.start(prompt_of(3, 16), 1, "newcomer")
+    for _ in range(10):
+        stepper.step()
+    assert [False] == suspended(stepper, lately)
+    again = stepper.state.generate(lately, limited(3))
+    stepper.step()
+    assert 1 == len(stepper.state.waiting)
+    while newcomer in stepper.state.waiting:
+        stepper.step()
+
+    assert [True] == suspended(stepper, lately)
+    assert runner in stepper.state.running
+    stepper.run()
+    assert stepper.expected(prompt_of(2, 12), 3) == stepper.drain(again)
+    assert stepper.expected(prompt_of(3, 16), 1) == stepper.drain(newcomer)
+
+
 def test_a_context_that_frees_nothing_is_left_alone() -> None:
     """An old fork of a running context holds only its pages; a newer context goes instead."""
     stepper = Stepper(num_pages=10)

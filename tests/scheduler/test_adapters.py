@@ -26,8 +26,8 @@ PROMPT = list(range(1, 14))
 class Adapted(Stepper):
     """A stepper whose backend has two adapters, `x` and `y`."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__()
+    def __init__(self, root: Path, num_pages: int = 64, host_pages: int = 0) -> None:
+        super().__init__(num_pages=num_pages, host_pages=host_pages)
         self.x, self.y = (
             self.backend.load_adapter(str(write_adapter_files(root / str(r), r=r))).digest
             for r in (1, 2)
@@ -65,6 +65,31 @@ def test_rows_of_several_adapters_share_a_batch(stepper: Adapted) -> None:
     found = [stepper.drain(request) for request in requests]
     assert [stepper.wanted(PROMPT, 9, (1, adapter)) for adapter in adapters] == found
     assert {row.adapter for row in stepper.batches[-1].rows} == set(adapters)
+
+
+@pytest.mark.parametrize("host_pages", [0, 3, 16])
+def test_what_was_lost_is_computed_with_the_adapter_that_it_had(
+    tmp_path: Path, host_pages: int
+) -> None:
+    """A context of several adapters is suspended after each turn, and no token changes."""
+    stepper = Adapted(tmp_path, num_pages=10, host_pages=host_pages)
+    calm = Adapted(tmp_path)
+    found = []
+    for each in (stepper, calm):
+        context = each.context(PROMPT)
+        made: list[list[int]] = []
+        for adapter in (None, each.x, each.y, None):
+            made.append(each.generate(context, 3, adapter))
+            each.state.flush(each.context([*range(50, 90)], "two"))
+            each.run()
+            each.state.drop_owner("two")
+            assert (each.state.contexts.get(context).suspended is not None) == (each is stepper)
+            each.state.flush(context)
+            each.run()
+        found.append(made)
+
+    assert found[0] == found[1]
+    assert (stepper.state.counters.recomputed_tokens > 0) == (host_pages < 16)
 
 
 def test_tokens_computed_before_stay_as_they_were(stepper: Adapted) -> None:

@@ -129,7 +129,8 @@ def test_suspended_contexts_come_back_from_host_memory(host_pages: int, cost: in
     assert [True] == suspended(stepper, context)
 
     assert cost == cost_of_next(stepper, context)
-    assert cost == stepper.state.counters.recomputed_tokens
+    # The last token would have been computed again in any case.
+    assert cost - 1 == stepper.state.counters.recomputed_tokens
 
 
 def test_pages_that_nobody_needed_are_still_there() -> None:

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from pie_backend.batch import Adjustment, Logprobs, Sampling
 from pie_backend.dummy import Vocabulary, expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.policy import FollowTheFirst
@@ -89,6 +90,7 @@ class Machine(RuleBasedStateMachine):
         num_pages=st.sampled_from([10, 20]),
         host_share=st.sampled_from([0, 0.25, 1]),
         expected=st.sampled_from([0, 4, 100]),
+        grace_batches=st.sampled_from([0, 0, 3]),
     )
     def build(  # noqa: PLR0913 - one strategy each
         self,
@@ -99,6 +101,7 @@ class Machine(RuleBasedStateMachine):
         num_pages: int,
         host_share: float,
         expected: int,
+        grace_batches: int,
     ) -> None:
         self.num_pages = num_pages
         self.stepper = Stepper(
@@ -110,9 +113,11 @@ class Machine(RuleBasedStateMachine):
             ),
             vocabulary=VOCABULARY,
             follow=FollowTheFirst(min_tokens),
-            expectation=Expectation(mean_tokens=expected, min_run_tokens=2),
         )
         self.state = self.stepper.state
+        self.state._admission = PromisePages(
+            Expectation(mean_tokens=expected, min_run_tokens=2), grace_batches=grace_batches
+        )
         self.share_prefixes = share_prefixes
         for owner, user in OWNERS.items():
             self.state.owners.add(owner, user)
@@ -138,6 +143,22 @@ class Machine(RuleBasedStateMachine):
         for length, owner in zip(lengths, owners, strict=True):
             started.append(self.create(list(range(1, length)), owner))
             self.generate(started[-1], max_tokens, 1, Sampling())
+        return multiple(*started)  # type: ignore[return-value]
+
+    @precondition(lambda self: len(self.live) < 5)
+    @rule(
+        target=contexts,
+        first=st.integers(1, 8),
+        lengths=st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)),
+        sampling=samplings,
+    )
+    def crowd(self, first: int, lengths: tuple[int, int, int], sampling: Sampling) -> Modelled:
+        """Programs that have nothing in common and each want much of the pool."""
+        started = []
+        for number, (length, owner) in enumerate(zip(lengths, "abc", strict=True)):
+            start = first + 8 * number
+            started.append(self.create(list(range(start, start + length)), owner))
+            self.generate(started[-1], 20, 0, sampling)
         return multiple(*started)  # type: ignore[return-value]
 
     @rule(context=contexts, tokens=tokens_to_append)
@@ -276,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         self.in_flight = False
 
     @precondition(lambda self: not self.in_flight)
-    @rule(num_steps=st.integers(2, 6))
+    @rule(num_steps=st.integers(2, 20))
     def steps(self, num_steps: int) -> None:
         for _ in range(num_steps):
             self.stepper.step()

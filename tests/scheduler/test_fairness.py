@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.fairness import SCALE, Fairness, Share, fair_order
-from pie_daemon.scheduler.owners import OwnerTable
+from pie_daemon.scheduler.fairness import SCALE, Clock, Fairness, Share, fair_order
+from pie_daemon.scheduler.owners import Owner, OwnerTable
 from support.stepping import Stepper
 
 
@@ -41,9 +41,12 @@ class Wait:
 
 @dataclass
 class Server:
-    """Serves one request at a time, and holds every wait to the bound."""
+    """Serves one request at a time, and holds every wait to the bound: of users, or of the
+    families of the one user that there is."""
 
     max_cost: int
+    families: bool = False
+    quantum: int = 0
     fairness: Fairness = field(default_factory=Fairness)
     owners: OwnerTable = field(default_factory=OwnerTable)
     waiting: dict[int, Fake] = field(default_factory=dict)
@@ -56,29 +59,39 @@ class Server:
         request = Fake(self.last_id, Context(owner, priority), cost)
         self.waiting[request.id] = request
         self.fairness.come(owner)
-        self.begin_to_wait(owner.user)
+        self.begin_to_wait(owner)
+        num_live = self.clock_of(owner).num_live
         for wait in self.waits.values():
-            wait.most_live = max(wait.most_live, self.fairness.clock.num_live)
+            wait.most_live = max(wait.most_live, num_live)
         return request
 
-    def begin_to_wait(self, user: Share) -> None:
-        clock = self.fairness.clock
-        ahead = max(0, user.level - clock.now) / SCALE
-        self.waits.setdefault(user, Wait(ahead, clock.num_live))
+    def share_of(self, owner: Owner) -> Share:
+        return owner.root if self.families else owner.user
+
+    def clock_of(self, owner: Owner) -> Clock:
+        return owner.user.clock if self.families else self.fairness.clock
+
+    def begin_to_wait(self, owner: Owner) -> None:
+        clock, share = self.clock_of(owner), self.share_of(owner)
+        ahead = max(0, share.level - clock.now) / SCALE
+        self.waits.setdefault(share, Wait(ahead, clock.num_live))
 
     def serve(self) -> Fake:
-        request: Any = next(fair_order(self.waiting.values(), lambda request: request.cost))
+        waiting: Any = self.waiting.values()
+        request: Any = next(fair_order(waiting, lambda request: request.cost, self.quantum))
         owner = request.context.owner
         del self.waiting[request.id]
         self.fairness.admit(owner)
         self.fairness.serve(owner, request.cost)
         self.fairness.leave(owner, was_waiting=False)
-        del self.waits[owner.user]
+        share = self.share_of(owner)
+        del self.waits[share]
+        turn = self.max_cost + self.quantum + 1
         for wait in self.waits.values():
             wait.served_to_others += request.cost
-            assert wait.served_to_others <= wait.most_live * (2 * wait.ahead + self.max_cost + 1)
-        if any(other.context.owner.user is owner.user for other in self.waiting.values()):
-            self.begin_to_wait(owner.user)
+            assert wait.served_to_others <= wait.most_live * (2 * wait.ahead + turn)
+        if any(self.share_of(one.context.owner) is share for one in self.waiting.values()):
+            self.begin_to_wait(owner)
         return request
 
 
@@ -101,6 +114,22 @@ def test_waiting_is_bounded(rounds: list[list[tuple[int, int, int]]]) -> None:
     while server.waiting:
         server.serve()
     assert 0 == server.fairness.clock.num_live
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(arrivals, min_size=1, max_size=40), st.sampled_from([0, 20, 100]))
+def test_waiting_of_families_is_bounded(
+    rounds: list[list[tuple[int, int, int]]], quantum: int
+) -> None:
+    """Among the families of a user too, with those preferred that have pages."""
+    server = Server(MAX_COST, families=True, quantum=quantum)
+    for arriving in rounds:
+        for root, pages, cost in arriving:
+            server.arrive("user", f"root-{root}", cost).context.pages = [1] * pages
+        if server.waiting:
+            server.serve()
+    while server.waiting:
+        server.serve()
 
 
 def test_newcomers_without_end_do_not_starve_who_had_more() -> None:

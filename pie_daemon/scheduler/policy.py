@@ -125,9 +125,10 @@ class EqualDrafts:
     worth: int = 4
     """Fewer than these are guessed only by fewer rows than these."""
 
-    def share(self, chosen: Sequence[tuple[Request, Run]], max_batch_tokens: int) -> Room:
-        num_rows = len(chosen)
-        num_left = max_batch_tokens - sum(len(run.tokens) for _, run in chosen)
+    def share(self, lengths: Sequence[int], max_batch_tokens: int) -> Room:
+        """`lengths`: tokens of each row, guesses aside."""
+        num_rows = len(lengths)
+        num_left = max_batch_tokens - sum(lengths)
         each = max(0, min(self.max_tokens, num_left)) // num_rows
         return Room(num_rows, each if each >= min(num_rows, self.worth) else 0)
 

@@ -268,7 +268,7 @@ class SchedulerState:
         if not chosen:
             return None
         copies: list[tuple[int, int]] = []
-        room = self._drafts.share(chosen, self._max_batch_tokens)
+        room = self._drafts.share([len(run.tokens) for _, run in chosen], self._max_batch_tokens)
         rows = [self._row(request, run, room, copies) for request, run in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self.contexts.depart()
@@ -405,9 +405,7 @@ class SchedulerState:
         request.cached_tokens += num_found
         request.context.owner.cached_tokens += num_found
 
-    def _row(
-        self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]
-    ) -> Row:
+    def _row(self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]) -> Row:
         context = request.context
         draws = run.end == len(context.journal)
         drafts = self._draft(request, run.end, room) if draws else []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,6 +169,5 @@ def test_rows_share_what_is_left(
     max_tokens: int, num_rows: int, max_batch_tokens: int, each: int
 ) -> None:
     """Equal parts, and none where they would be too small to pay."""
-    chosen: Any = [(None, 1)] * num_rows
-    found = EqualDrafts(max_tokens).share(chosen, max_batch_tokens)
+    found = EqualDrafts(max_tokens).share([1] * num_rows, max_batch_tokens)
     assert Room(num_rows, each) == found

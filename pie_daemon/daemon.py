@@ -35,6 +35,7 @@ from pie_daemon.runtime.outside.tools import Tools
 from pie_daemon.runtime.outside.web import Web
 from pie_daemon.runtime.programs import ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.saved import SavedContexts
 from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
@@ -176,6 +177,7 @@ class Daemon:
             self._storage,
             Web(self._outside, lambda: self.config.limits),
             self._tools,
+            SavedContexts(state / "contexts", lambda: self.config.limits),
         )
         self._supervisor = Supervisor(
             self._programs, sandbox, shared, config.runtime, lambda: self.config.limits

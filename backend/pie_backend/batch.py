@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -115,6 +116,21 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     adapter: str | None = None
     """Digest of the LoRA adapter that computes these tokens."""
 
+    @property
+    def hides_in_order(self) -> bool:
+        bounds = [0, *(bound for pair in self.hidden for bound in pair)]
+        bounds.append(self.start + len(self.tokens))
+        return all(low <= high for low, high in pairwise(bounds))
+
+
+class PageFile(msgspec.Struct, frozen=True):
+    """Whole pages on their way to a file or back."""
+
+    path: str
+    pages: list[int]
+    first: int
+    """The place in the file of the first of them; 0 begins a new file when it is written."""
+
 
 class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """One forward pass. No page is written by two rows."""
@@ -127,6 +143,10 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """Whole pages to host memory (page, slot), done in order before everything else."""
     restore: list[tuple[int, int]] = []
     """Whole pages from host memory (slot, page), done in order after `evict`, before `copies`."""
+    store: PageFile | None = None
+    """To be written. A batch with a file has no rows and no copies."""
+    load: PageFile | None = None
+    """To be read, after `evict`."""
 
 
 class Logprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -158,6 +178,8 @@ class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """As `tokens`, None where a sample asked for none; empty when no sample of the batch asked."""
     probes: list[list[Probed]] = []
     """One list per row, in it one per probe; empty when no row of the batch has any."""
+    file_failure: str | None = None
+    """Why `store` or `load` could not be done; the pages of `load` hold anything then."""
 
 
 class AdapterInfo(msgspec.Struct, frozen=True):
@@ -188,6 +210,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     dtype: str
     num_host_pages: int = 0
     """Slots in host memory that a page can be moved to, numbered [0, num_host_pages)."""
+    revision: str = ""
+    """Which content of the model directory: tokens of another one mean something else."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True):

@@ -1,9 +1,8 @@
 """A backend without a model, bit-exact under every schedule, for all tests that need no numbers.
 
-It keeps token ids where a model keeps KV, each with a mark of the adapter that computed it, and
-draws each token from a hash of the whole sequence as the row's page table shows it. A page that is
-wrong, stale, lost, of another adapter or shared by mistake changes the tokens that follow, or is
-refused at once.
+It keeps marks where a model keeps KV (see `dummy_memory`), and draws each token from the mark of
+the one before it. A page that is wrong, stale, lost or shared by mistake changes the tokens that
+follow, or is refused at once; so does a token that was computed with others hidden than it should.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -32,15 +32,16 @@ from pie_backend.batch import (
     Sampling,
     TokenCounts,
 )
-from pie_backend.dummy_adapters import DummyAdapters, tag_of
+from pie_backend.dummy_adapters import DummyAdapters
+from pie_backend.dummy_memory import Hidden, Memory, expected_mark, extended_mark, seen_nothing
+from pie_backend.fingerprint import fingerprint
 from pie_backend.model_dir import resolve
+from pie_backend.page_files import PageFileError
 
 DEFAULT_NUM_PAGES = 1024
 MAX_VOCAB_SIZE = 1 << 24
 GREEDY = Sampling()
-_TOKEN_BYTES = 4
-_UNWRITTEN = b"\xff" * _TOKEN_BYTES
-_TAG_SHIFT = 24
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +78,44 @@ def expected_tokens(
     num_tokens: int,
     sampling: Sampling = GREEDY,
     vocabulary: Vocabulary | None = None,
+    hidden: Sequence[Hidden] = (),
     adapters: Sequence[str | None] = (),
 ) -> list[int]:
     """What a dummy backend generates after a prompt, computed without pages or batches.
 
-    `adapters`: of the first tokens one each, and of all others the last; none: no adapter.
+    hidden[i] is what token i did not see, adapters[i] what computed it; of all others the last.
     """
     vocabulary = vocabulary or Vocabulary()
-    sequence = list(prompt)
-    tags = [tag_of(adapter) for adapter in adapters or [None]]
-    tags += [tags[-1]] * (len(prompt) + num_tokens)
+    if any(hidden) or any(adapters):
+        length = len(prompt) + num_tokens
+        unseen, by = _lengthened(hidden, (), length), _lengthened(adapters, None, length)
+        return _expected_slowly(list(prompt), num_tokens, sampling, vocabulary, (unseen, by))
+    seen, mark = seen_nothing(), b""
+    for position, token in enumerate(prompt):
+        mark = extended_mark(seen, token, position)
+    drawn: list[int] = []
     for draw in range(num_tokens):
-        marked = [token | tag << _TAG_SHIFT for token, tag in zip(sequence, tags, strict=False)]
-        packed = struct.pack(f"<{len(sequence)}I", *marked)
-        sequence.append(_draw(packed, sampling, draw, vocabulary))
-    return sequence[len(prompt) :]
+        drawn.append(_draw(mark, sampling, draw, vocabulary))
+        mark = extended_mark(seen, drawn[-1], len(prompt) + draw)
+    return drawn
+
+
+def _lengthened(values: Sequence[_T], default: _T, length: int) -> list[_T]:
+    last = values[-1] if values else default
+    return [*values, *[last] * (length - len(values))]
+
+
+def _expected_slowly(
+    sequence: list[int],
+    num_tokens: int,
+    sampling: Sampling,
+    vocabulary: Vocabulary,
+    how: tuple[Sequence[Hidden], Sequence[str | None]],
+) -> list[int]:
+    length = len(sequence)
+    for draw in range(num_tokens):
+        sequence.append(_draw(expected_mark(sequence, *how), sampling, draw, vocabulary))
+    return sequence[length:]
 
 
 def expected_logprobs(tokens: Sequence[int], num_top: int, vocab_size: int) -> list[Logprobs]:
@@ -116,12 +140,8 @@ def _counts(sequence: Sequence[int], sample: Sample) -> dict[int, int]:
     return counts
 
 
-def _ints(data: bytes) -> array[int]:
-    return array("i", data)
-
-
 def _draw(
-    sequence: bytes,
+    mark: bytes,
     sampling: Sampling,
     draw: int,
     vocabulary: Vocabulary,
@@ -129,7 +149,7 @@ def _draw(
 ) -> int:
     """A hash has no likeliest tokens: filters mean nothing, the temperature only switches the seed,
     penalties and biases lead to other tokens, and a mask to the next one that it allows."""
-    digest = blake2b(sequence, digest_size=8)
+    digest = blake2b(mark, digest_size=8)
     if sampling.adjustment is not None:
         *penalties, biases = msgspec.structs.astuple(sampling.adjustment)
         digest.update(msgspec.msgpack.encode((penalties, sorted(biases.items()))))
@@ -181,10 +201,9 @@ class DummyBackend:
             device="cpu",
             dtype="none",
             num_host_pages=config.host_pages,
+            revision=fingerprint(resolve(config.path).path) if config.path else "dummy",
         )
-        self._slots: dict[int, bytes] = {}
-        self._page_bytes = config.page_size * _TOKEN_BYTES
-        self._memory = bytearray(_UNWRITTEN * (num_pages * config.page_size))
+        self._memory = Memory(num_pages, config.page_size)
         self._adapters = DummyAdapters(config.adapter_bytes)
         self._closed = False
 
@@ -193,16 +212,16 @@ class DummyBackend:
             raise BackendError("the dummy backend is closed")
         self._check(batch)
         self._move(batch)
+        failure = self._move_files(batch)
         for source, destination in batch.copies:
-            self._memory[self._span(destination)] = self._memory[self._span(source)]
-        for row in batch.rows:
-            self._write(row)
-        tokens = [self._answer(row) for row in batch.rows]
+            self._memory.copy(source, destination)
+        tokens = [self._compute(row) for row in batch.rows]
         logprobs = [
             [self._logprobs(*pair) for pair in zip(row.samples, drawn, strict=True)]
             for row, drawn in zip(batch.rows, tokens, strict=True)
         ]
-        return BatchResult(batch.step, tokens, logprobs if any(map(any, logprobs)) else [])
+        found = logprobs if any(map(any, logprobs)) else []
+        return BatchResult(batch.step, tokens, found, file_failure=failure)
 
     def load_adapter(self, path: str) -> AdapterInfo:
         return self._adapters.load(Path(path))
@@ -213,54 +232,42 @@ class DummyBackend:
     def close(self) -> None:
         self._closed = True
 
-    def _span(self, page: int) -> slice:
-        return slice(page * self._page_bytes, (page + 1) * self._page_bytes)
+    def _move_files(self, batch: Batch) -> str | None:
+        try:
+            if batch.store is not None:
+                self._memory.store(batch.store)
+            if batch.load is not None:
+                self._memory.load(batch.load)
+        except PageFileError as error:
+            return str(error)
+        return None
 
     def _move(self, batch: Batch) -> None:
-        """A slot gives its content once: who wants it again has it on the device."""
         for page, slot in batch.evict:
-            self._slots[slot] = bytes(self._memory[self._span(page)])
+            self._memory.evict(page, slot)
         for slot, page in batch.restore:
-            if slot not in self._slots:
-                raise BackendError(f"slot {slot} holds nothing to restore")
-            self._memory[self._span(page)] = self._slots.pop(slot)
+            self._memory.restore(slot, page)
 
-    def _write(self, row: Row) -> None:
-        page_size = self.info.page_size
-        tag = tag_of(row.adapter) << _TAG_SHIFT
-        for position, token in enumerate(row.tokens, start=row.start):
-            slot = row.pages[position // page_size] * page_size + position % page_size
-            struct.pack_into("<I", self._memory, slot * _TOKEN_BYTES, token | tag)
+    def _compute(self, row: Row) -> list[int]:
+        """What it draws."""
+        marks = self._memory.write(row)
+        return [self._sample(row, sample, marks[sample.index]) for sample in row.samples]
 
-    def _answer(self, row: Row) -> list[int]:
-        sequence = self._read(row)
-        return [
-            self._sample(sequence[: (row.start + sample.index + 1) * _TOKEN_BYTES], sample)
-            for sample in row.samples
-        ]
-
-    def _sample(self, sequence: bytes, sample: Sample) -> int:
-        self._check_counts(sequence, sample)
-        return _draw(sequence, sample.sampling, sample.draw, self.vocabulary, sample.mask)
+    def _sample(self, row: Row, sample: Sample, mark: bytes) -> int:
+        if sample.counts is not None or sample.sampling.adjustment is not None:
+            self._check_counts(row, sample)
+        return _draw(mark, sample.sampling, sample.draw, self.vocabulary, sample.mask)
 
     def _logprobs(self, sample: Sample, token: int) -> Logprobs | None:
         num_top = sample.sampling.logprobs
         return None if num_top is None else _logprobs(token, num_top, self.vocabulary.size)
 
-    def _check_counts(self, sequence: bytes, sample: Sample) -> None:
-        wanted = _counts([one & MAX_VOCAB_SIZE - 1 for one in _ints(sequence)], sample)
+    def _check_counts(self, row: Row, sample: Sample) -> None:
+        wanted = _counts(self._memory.tokens(row, row.start + sample.index + 1), sample)
         given = sample.counts or TokenCounts(b"", b"")
-        if dict(zip(_ints(given.tokens), _ints(given.times), strict=True)) != wanted:
+        pairs = zip(array("i", given.tokens), array("i", given.times), strict=True)
+        if dict(pairs) != wanted:
             raise BackendError("a sample counts tokens that its context does not have")
-
-    def _read(self, row: Row) -> bytes:
-        num_bytes = (row.start + len(row.tokens)) * _TOKEN_BYTES
-        pages = b"".join(self._memory[self._span(page)] for page in row.pages)
-        sequence = pages[:num_bytes]
-        # No token has 0xFF in its highest byte, the adapter's mark, so four in a row are no token.
-        if _UNWRITTEN in sequence:
-            raise BackendError(f"a row at {row.start} reads slots that nobody wrote")
-        return sequence
 
     def _check(self, batch: Batch) -> None:
         read: set[int] = set()
@@ -276,6 +283,8 @@ class DummyBackend:
             raise BackendError("one row writes a page that another one reads")
         for pair in batch.copies:
             self._check_pages(pair)
+        for file in (batch.store, batch.load):
+            self._check_pages(file.pages if file else [])
         self._check_moves(batch)
 
     def _check_moves(self, batch: Batch) -> None:
@@ -292,8 +301,10 @@ class DummyBackend:
         if any(not 0 <= sample.index < len(row.tokens) for sample in row.samples):
             raise BackendError(f"a sample is after none of the row's {len(row.tokens)} tokens")
         self._adapters.check(row.adapter)
-        if row.probes or row.positions or row.hidden or row.attention:
-            raise BackendError("the dummy backend knows causal rows and samples only")
+        if row.probes or row.attention:
+            raise BackendError("the dummy backend has no probes and no attention masks")
+        if not row.hides_in_order:
+            raise BackendError(f"a row hides {row.hidden}, which are not ranges in order")
         if end > self.info.max_context:
             raise BackendError(f"a row ends at {end}, beyond {self.info.max_context}")
         if len(row.pages) * self.info.page_size < end:

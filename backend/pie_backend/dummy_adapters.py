@@ -8,14 +8,6 @@ from pie_backend.adapter_dir import read_adapter
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import AdapterInfo
 
-# 0 is the model itself, and 255 in all four bytes of a slot means that nobody wrote it.
-_NUM_TAGS = 254
-
-
-def tag_of(digest: str | None) -> int:
-    """What marks tokens computed with an adapter: 0 without one, else one of 254."""
-    return 0 if digest is None else 1 + int(digest[:8], 16) % _NUM_TAGS
-
 
 class DummyAdapters:
     """Takes the sizes of the files for the memory that a model would need."""

@@ -64,6 +64,7 @@ class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hosts to reach; what is not listed stays out of reach, whatever the operator allows."""
     tools: Annotated[tuple[ToolRule, ...], Meta(max_length=64)] = ()
     """MCP servers and tools to use; likewise."""
+    priority_max: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pie_daemon.errors import PieError
 from pie_daemon.host.adapters import AdapterFolder
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pie_daemon.host.interfaces.launch import LaunchOptions
     from pie_daemon.host.outside import Tools, Web
     from pie_daemon.host.topics import Topics
+    from pie_daemon.scheduler.journal import Journal
     from pie_daemon.scheduler.service import Scheduler
 
 
@@ -74,6 +76,39 @@ class Storage(Protocol):
         ...
 
 
+class SavedContext(Protocol):
+    """What was saved of a context."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def revision(self) -> str:
+        """`BackendInfo.revision` of the model when it was saved."""
+        ...
+
+    @property
+    def journal(self) -> Journal: ...
+
+
+class SavedContexts(Protocol):
+    """The saved contexts of this program's user."""
+
+    def save(self, name: str, info: BackendInfo, journal: Journal, durable: bool) -> Path | None:
+        """Where the pages may be written to, if they are to be kept."""
+        ...
+
+    def get(self, name: str) -> SavedContext: ...
+
+    def pages_of(self, record: Any, info: BackendInfo) -> Path | None:
+        """Where the pages of what `get` gave are, if they are kept."""
+        ...
+
+    def names(self) -> list[str]: ...
+
+    def delete(self, name: str) -> None: ...
+
+
 class LaunchedChild(Protocol):
     """An instance that this one has launched."""
 
@@ -116,4 +151,7 @@ class HostContext(Guest):
     storage: Storage
     web: Web
     tools: Tools
+    saved: SavedContexts
+    priority_max: int
+    """Priorities of its contexts are within [-priority_max, priority_max]."""
     ports: HostPorts

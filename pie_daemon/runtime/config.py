@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from pie_bakery.manifest import HostRule, ToolRule
-from pie_daemon.settings import Count, Seconds, setting
+from pie_daemon.settings import Amount, Count, Seconds, setting
 
 CrossingBytes = Annotated[int, msgspec.Meta(ge=1, le=3 << 20)]
 """The sandbox ends a call that carries more than 4 MiB across its border."""
@@ -148,6 +148,44 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             why="a millisecond of work while others read",
         ),
     ] = 10_000
+    saved_contexts: Annotated[
+        Count,
+        setting(
+            "Contexts that the programs of one user have saved at a time",
+            unit="contexts",
+            reload="live",
+            why="a conversation each; beyond it something saves without ever deleting",
+        ),
+    ] = 256
+    saved_tokens: Annotated[
+        Count,
+        setting(
+            "Tokens in all of them together",
+            unit="tokens",
+            reload="live",
+            why="16 MiB of memory or disk, since only tokens are kept and not their KV",
+        ),
+    ] = 4 << 20
+    saved_page_bytes: Annotated[
+        Amount,
+        setting(
+            "KV pages that are kept on disk beside the durable contexts of one user; "
+            "those beyond are computed again when they are needed",
+            unit="bytes",
+            reload="live",
+            why="80,000 tokens of a model with 88 million parameters; reading is a hundred times "
+            "cheaper than computing",
+        ),
+    ] = 1 << 30
+    priority_max: Annotated[
+        Amount,
+        setting(
+            "Programs may give a context a priority from its negative up to this; "
+            "their manifest may ask for less",
+            reload="live",
+            why="a few levels are all that helps, since they only order the work of one launch",
+        ),
+    ] = 8
     topic_messages: Annotated[
         Count,
         setting(

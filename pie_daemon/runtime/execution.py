@@ -19,6 +19,7 @@ from pie_daemon.runtime.outcome import Budgets, Outcome, Status, Usage
 from pie_daemon.runtime.outside.tools import ProgramTools, Tools
 from pie_daemon.runtime.outside.web import ProgramWeb, Web
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.saved import SavedContexts, UserContexts
 from pie_daemon.runtime.storage import Owner, ProgramStorage, Storage
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Shared:
     storage: Storage
     web: Web
     tools: Tools
+    saved: SavedContexts
 
 
 LaunchChild = Callable[["Instance", str, str, Budgets], "Instance"]
@@ -114,6 +116,8 @@ class Execution:
             storage=ProgramStorage(self._shared.storage, _owner_of(launch)),
             web=self._web,
             tools=self._tools,
+            saved=UserContexts(self._shared.saved, launch.username),
+            priority_max=launch.grants.priority_max,
             ports=self._ports(instance),
         )
 

@@ -23,6 +23,7 @@ class Grants:
     """Wall time from the launch."""
     tokens: int | None
     kv_pages: int | None
+    priority_max: int = 0
     http: tuple[tuple[str, ...], ...] = ()
     """Rules of the manifests from the first program of the family down: all of them have to allow
     a host, and the operator's of the moment as well."""
@@ -35,6 +36,7 @@ def effective_grants(
 ) -> Grants:
     """What a child shares with its parent beyond that is the affair of `family.Accounts`."""
     asked = manifest.grants
+    priority_max = _least(limits.priority_max, asked.priority_max) or 0
     memory_bytes = (_least(limits.memory_mb, asked.memory_mb) or limits.memory_mb) << 20
     return Grants(
         memory_bytes=min(memory_bytes, parent.memory_bytes) if parent else memory_bytes,
@@ -44,6 +46,7 @@ def effective_grants(
         kv_pages=budgets.max_kv_pages,
         http=(*(parent.http if parent else ()), asked.http),
         tools=(*(parent.tools if parent else ()), asked.tools),
+        priority_max=min(priority_max, parent.priority_max) if parent else priority_max,
     )
 
 

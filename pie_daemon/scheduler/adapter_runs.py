@@ -29,6 +29,10 @@ class AdapterRuns:
         return AdapterRuns(self._runs.copy())
 
     @property
+    def runs(self) -> tuple[Run, ...]:
+        return tuple(self._runs)
+
+    @property
     def used(self) -> set[str]:
         return {adapter for _, adapter in self._runs if adapter is not None}
 

@@ -24,6 +24,7 @@ from pie_daemon.scheduler.prefixes import PrefixKeys
 from pie_daemon.scheduler.reuse import NOTHING, Found, Reuse
 from pie_daemon.scheduler.suspension import Memories, PrivateKeys, Suspended
 from pie_daemon.scheduler.tiers import HostTier
+from pie_daemon.scheduler.visibility import EVERYTHING, Visibility
 
 if TYPE_CHECKING:
     from pie_daemon.scheduler.request import Request
@@ -36,6 +37,8 @@ class Run:
     start: int
     tokens: list[int]
     adapter: str | None
+    hidden: list[tuple[int, int]]
+    """What none of its tokens sees."""
 
     @property
     def end(self) -> int:
@@ -58,6 +61,10 @@ class Context:
     """Of the first whole pages of the journal, as far as somebody asked for them."""
     adapters: AdapterRuns = field(default_factory=AdapterRuns)
     """What computed each token, or is to compute it."""
+    visibility: Visibility = EVERYTHING
+    """What each token of the journal saw, or will see."""
+    num_open: int = 0
+    """So many tokens at the end were appended since the last request: a hide applies to them."""
     request: Request | None = None
     """The one live request; while there is one, every mutating call answers `busy`."""
     priority: int = 0
@@ -78,9 +85,23 @@ class Context:
         return len(self.journal) - self.num_computed
 
     @property
+    @property
     def is_computed(self) -> bool:
         """The whole journal, though it may have to be computed again; that changes nothing."""
         return self.num_once_computed == len(self.journal)
+
+    @property
+    def first_open(self) -> int:
+        """From here on it is open how tokens are computed: those that no request has asked for,
+        and the last one, which is computed again for a draw."""
+        return max(0, len(self.journal) - max(1, self.num_open))
+
+    def circumstances(self, start: int, end: int) -> bytes:
+        """What else than tokens the KV of tokens [start, end) depends on; usually nothing."""
+        adapters, seen = self.adapters.content(start, end), self.visibility.described(start, end)
+        if not adapters and not seen:
+            return b""
+        return len(adapters).to_bytes(4, "little") + adapters + seen
 
     @property
     def num_visible(self) -> int:
@@ -91,8 +112,10 @@ class Context:
     def next_run(self, max_tokens: int) -> Run:
         """What the next row computes: of the journal, first time or again."""
         start = self.num_computed
-        num_tokens = self.adapters.limit(start, max_tokens)
-        return Run(start, self.journal[start : start + num_tokens], self.adapters.at(start))
+        end = min(start + self.adapters.limit(start, max_tokens), len(self.journal))
+        end = self.visibility.end_of_run(start, end)
+        hidden = self.visibility.row_hidden(start, end)
+        return Run(start, self.journal[start:end], self.adapters.at(start), hidden)
 
 
 class ContextTable:
@@ -161,6 +184,8 @@ class ContextTable:
         child.num_published = context.num_published
         child.keys = context.keys.copy()
         child.adapters = context.adapters.copy()
+        child.visibility = context.visibility
+        child.num_open = context.num_open
         child.priority = context.priority
         child.num_once_computed = context.num_once_computed
         self.pool.share(child.pages)
@@ -169,17 +194,43 @@ class ContextTable:
         self.touch(context)
         return child
 
+    def append(self, context: Context, tokens: Sequence[int]) -> None:
+        context.journal.extend(tokens)
+        context.num_open += len(tokens)
+
     def truncate(self, context: Context, length: int) -> None:
+        context.num_open = max(0, context.num_open - (len(context.journal) - length))
         del context.journal[length:]
-        del context.keys[length // self.page_size :]
         context.adapters.truncate(length)
+        if context.visibility.starts:
+            context.visibility = context.visibility.truncated(length)
+            self._forget_from(context, max(0, length - 1))
+        else:
+            self._forget_from(context, length)
+
+    def set_visible(self, context: Context, start: int, end: int, visible: bool) -> None:
+        """For tokens that no request has asked to compute yet, and for the last one: the next
+        token is drawn from what it sees.
+
+        So it does not matter how far batches have come, only what the program called before.
+        """
+        first = context.first_open
+        changed = context.visibility.changed(first, start, end, visible)
+        if changed is not context.visibility:
+            context.visibility = changed
+            self._forget_from(context, first)
+
+    def _forget_from(self, context: Context, length: int) -> None:
+        """Whatever was known of what tokens from `length` on are, or saw."""
+        del context.keys[length // self.page_size :]
         self.rewind(context, length)
 
     def compute_with(self, context: Context, adapter: str | None) -> None:
-        """What was not computed yet will be with that adapter; what was stays, and if its pages
-        are lost, it is computed again with the adapter that it had."""
-        if context.adapters.set_from(context.num_once_computed, adapter):
-            del context.keys[context.num_once_computed // self.page_size :]
+        """What no request has asked to compute yet will be with that adapter; the rest stays, and
+        if its pages are lost, it is computed again with the adapter that it had."""
+        first = max(context.num_once_computed, context.first_open)
+        if context.adapters.set_from(first, adapter):
+            del context.keys[first // self.page_size :]
 
     def rewind(self, context: Context, num_computed: int) -> None:
         """Forgets the KV of tokens [num_computed, end) and of drafts; the journal stays."""
@@ -273,6 +324,10 @@ class ContextTable:
             return None
         return self._key(context, index)
 
+    def key_of(self, context: Context, index: int) -> bytes:
+        """Of a whole page of the journal."""
+        return self._key(context, index)
+
     def adopt(self, context: Context, found: Found) -> None:
         """Continues after pages of `find_cached` instead of computing them.
 
@@ -343,8 +398,9 @@ class ContextTable:
         self.pool.free(self._released)
         self._released = []
 
-    def check(self) -> None:
-        self.pool.check([*(context.pages for context in self), self._released])
+    def check(self, held_aside: Sequence[int] = ()) -> None:
+        """`held_aside`: pages that are on their way into the cache."""
+        self.pool.check([*(context.pages for context in self), self._released, held_aside])
         self.host.check()
         for context in self:
             if context.suspended is not None and context.pages:
@@ -369,8 +425,9 @@ class ContextTable:
 
     def _key(self, context: Context, index: int) -> bytes:
         if len(context.keys) <= index:
-            user, adapters = context.owner.user_name, context.adapters.content
-            self._keys.extend(context.keys, context.journal, index + 1, user, adapters)
+            user = context.owner.user_name
+            about = context.circumstances
+            self._keys.extend(context.keys, context.journal, index + 1, user, about)
         return context.keys[index]
 
     def _name(self, context: Context, index: int) -> bytes:

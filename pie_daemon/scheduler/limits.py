@@ -8,6 +8,7 @@ from pie_backend.batch import FORCING_BIAS, Adjustment, BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.contexts import Context, ContextTable
 from pie_daemon.scheduler.request import Request
+from pie_daemon.scheduler.visibility import num_visible
 
 
 class Limits:
@@ -45,6 +46,23 @@ class Limits:
                 "invalid-argument",
                 f"the context would have {length} tokens; {self._info.name} takes "
                 f"{self._info.max_context}",
+            )
+
+    def check_range(self, start: int, end: int, length: int) -> None:
+        if not 0 <= start <= end <= length:
+            raise PieError(
+                "invalid-argument", f"[{start}, {end}) is not a range within [0, {length})"
+            )
+
+    def check_has_visible(self, context: Context) -> None:
+        """There is something to generate from."""
+        length = len(context.journal)
+        if length == 0:
+            raise PieError("invalid-argument", "an empty context has nothing to generate from")
+        if num_visible(context.visibility.current, length) == 0:
+            raise PieError(
+                "invalid-argument",
+                f"all {length} tokens of the context are hidden: show some, or append others",
             )
 
     def check_fits(self, request: Request) -> None:

@@ -1,9 +1,10 @@
 """Names of pages by content: a chain of hashes over everything that their KV depends on.
 
-The KV of a page depends on its tokens, on the adapters that computed them and on all before it, so
-its key hashes all: the parent's key, the page's tokens and where which adapter begins. Model,
-revision and number format are those of the one scheduler. The chain begins with the user's name, so
-that nobody learns from timing what others ask; with `share_prefixes` it begins the same for all.
+The KV of a page depends on its tokens, on the adapters that computed them, on what was hidden from
+them, and on all before it, so its key hashes all: the parent's key, the page's tokens, where which
+adapter begins, and what they did not see. Model, revision and number format are those of the one
+scheduler. The chain begins with the user's name, so that nobody learns from timing what others ask;
+with `share_prefixes` it begins the same for all.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ class PrefixKeys:
         journal: Sequence[int],
         num_keys: int,
         user: str,
-        adapters: Callable[[int, int], bytes],
+        circumstances: Callable[[int, int], bytes],
     ) -> None:
         """Appends to the keys of a journal's first pages until there are `num_keys`.
 
-        `adapters` describes what computes tokens [start, end).
+        `circumstances` tells what else than tokens the KV of [start, end) depends on.
         """
         size = self._page_size
         parent = keys[-1] if keys else self._root(user)
         for start in range(len(keys) * size, num_keys * size, size):
             end = start + size
-            content = array("I", journal[start:end]).tobytes() + adapters(start, end)
+            content = array("I", journal[start:end]).tobytes() + circumstances(start, end)
             parent = blake2b(parent + content, digest_size=_DIGEST_BYTES).digest()
             keys.append(parent)
 

@@ -22,7 +22,9 @@ from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.owners import TokenBudget
+from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.request import Chunk, Finish, GenerateParams, Usage
 from pie_daemon.scheduler.state import SchedulerState
@@ -142,6 +144,46 @@ class Scheduler:
     def fork(self, context: int) -> int:
         with self._lock:
             return self._state.fork(context)
+
+    def snapshot(self, context: int) -> Journal:
+        """What there is to save of a context."""
+        with self._lock:
+            return self._state.saving.snapshot(context)
+
+    def open_journal(self, owner: str, journal: Journal) -> int:
+        """A context with that content. Raises: PieError: `not-found` for an adapter that computed
+        some of it and is not open."""
+        with self._lock:
+            for _, adapter in journal.adapters:
+                self.adapters.require(adapter)
+            return self._state.open_journal(owner, journal)
+
+    def store_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+        """Writes what is computed of a context to a file; `notify` is called when it is done."""
+        with self._lock:
+            self._require_alive()
+            job = self._state.saving.store_pages(context, path, notify)
+        self._wake.set()
+        return job
+
+    def load_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+        """Reads it into the cache, as far as there is room."""
+        with self._lock:
+            self._require_alive()
+            job = self._state.saving.load_pages(context, path, notify)
+        self._wake.set()
+        return job
+
+    def set_visible(self, context: int, start: int, end: int, visible: bool) -> None:
+        """For the last token and those that are computed from now on."""
+        with self._lock:
+            self._state.set_visible(context, start, end, visible)
+        self._wake.set()
+
+    def set_priority(self, context: int, priority: int) -> None:
+        with self._lock:
+            self._state.set_priority(context, priority)
+        self._wake.set()
 
     def truncate(self, context: int, length: int) -> None:
         with self._lock:
@@ -290,6 +332,7 @@ class Scheduler:
                 batch = self._decide()
                 if batch is not None:
                     self._deliver(self._backend.execute(batch))
+                self._move_pages()
         except BackendError as error:
             _log.error("the backend of %s died: %s", self.info.name, error)
             self._fail(PieError("internal", f"the backend of {self.info.name} died: {error}"))
@@ -315,7 +358,7 @@ class Scheduler:
     def _decide(self) -> Batch | None:
         with self._lock:
             batch = self._state.decide()
-            self._idle = batch is None
+            self._idle = batch is None and not self._state.saving.jobs
             if batch is not None:
                 self._last_batch = batch
             return batch
@@ -331,6 +374,17 @@ class Scheduler:
         for notify in callbacks:
             notify()
 
+    def _move_pages(self) -> None:
+        """One file's share between two batches."""
+        with self._lock:
+            batch, done = self._state.move_pages() if self._state.saving.jobs else (None, [])
+        if batch is not None:
+            result = self._backend.execute(batch)
+            with self._lock:
+                done += self._state.saving.jobs.land(result)
+        for job in done:
+            job.notify()
+
     def _account(self, tokens: Counter[str]) -> None:
         if self._on_tokens is not None:
             for owner, num_tokens in tokens.items():
@@ -340,6 +394,7 @@ class Scheduler:
         with self._lock:
             self._failure = self._failure or error
             callbacks = [self._notify[request] for request in self._state.fail(error)]
+            callbacks += [job.notify for job in self._state.saving.jobs.fail(error.message)]
         self.adapters.fail(error)
         for notify in callbacks:
             notify()

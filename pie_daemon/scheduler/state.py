@@ -21,8 +21,10 @@ from pie_daemon.scheduler.contexts import ContextTable, Run
 from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.fairness import Fairness
+from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.limits import Limits
-from pie_daemon.scheduler.owners import OwnerTable
+from pie_daemon.scheduler.owners import Owner, OwnerTable
+from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Room
 from pie_daemon.scheduler.pressure import Expectation, Preemption
@@ -38,6 +40,7 @@ from pie_daemon.scheduler.request import (
     Request,
     Usage,
 )
+from pie_daemon.scheduler.saving import Saving
 from pie_daemon.scheduler.speculation import speculation_for
 from pie_daemon.scheduler.text import TextStream
 
@@ -103,6 +106,7 @@ class SchedulerState:
             share_prefixes=config.share_prefixes,
             num_host_pages=info.num_host_pages,
         )
+        self.saving = Saving(info, self.contexts, self.limits, self._num_reserved)
         self.waiting: dict[int, Request] = {}
         self.running: dict[int, Request] = {}
         self.counters = Counters()
@@ -126,14 +130,25 @@ class SchedulerState:
     # Contexts
 
     def create_context(self, owner_name: str) -> int:
-        owner = self.owners.find(owner_name) or self.owners.add(owner_name)
-        return self.contexts.create(owner).id
+        return self.contexts.create(self._owner(owner_name)).id
+
+    def _owner(self, name: str) -> Owner:
+        return self.owners.find(name) or self.owners.add(name)
 
     def append(self, context_id: int, tokens: Sequence[int]) -> None:
         context = self.contexts.get_idle(context_id)
         self.limits.check_tokens(tokens)
         self.limits.check_length(len(context.journal) + len(tokens))
-        context.journal.extend(tokens)
+        self.contexts.append(context, tokens)
+
+    def open_journal(self, owner_name: str, journal: Journal) -> int:
+        return self.saving.open(self._owner(owner_name), journal)
+
+    def move_pages(self) -> tuple[Batch | None, list[PageJob]]:
+        """Between batches; see `PageJobs.depart`."""
+        assert self._in_flight is None, "one batch at a time"
+        self._admission_due = True
+        return self.saving.jobs.depart()
 
     def fork(self, context_id: int) -> int:
         return self.contexts.fork(self.contexts.get_idle(context_id)).id
@@ -147,16 +162,24 @@ class SchedulerState:
         self.contexts.truncate(context, length)
         self._admission_due = True
 
+    def set_visible(self, context_id: int, start: int, end: int, visible: bool) -> None:
+        """Hides or shows tokens [start, end); see `ContextTable.set_visible`."""
+        context = self.contexts.get_idle(context_id)
+        self.limits.check_range(start, end, len(context.journal))
+        self.contexts.set_visible(context, start, end, visible)
+        self._admission_due = True
+
+    def set_priority(self, context_id: int, priority: int) -> None:
+        """For requests that wait, and those to come."""
+        self.contexts.get(context_id).priority = priority
+        self._admission_due = True
+
     def length(self, context_id: int) -> int:
         return self.contexts.get(context_id).num_visible
 
     def tokens(self, context_id: int, start: int, end: int) -> list[int]:
         context = self.contexts.get(context_id)
-        if not 0 <= start <= end <= context.num_visible:
-            raise PieError(
-                "invalid-argument",
-                f"[{start}, {end}) is not a range within [0, {context.num_visible})",
-            )
+        self.limits.check_range(start, end, context.num_visible)
         return context.journal[start:end]
 
     def drop_context(self, context_id: int) -> None:
@@ -175,8 +198,7 @@ class SchedulerState:
         self.limits.check_tokens(params.stop_tokens)
         self.limits.check_biases(params.sampling.adjustment)
         length = len(context.journal)
-        if length == 0:
-            raise PieError("invalid-argument", "an empty context has nothing to generate from")
+        self.limits.check_has_visible(context)
         eos = () if params.ignore_eos else self.info.eos_tokens
         generation = Generation(
             id=self._last_request_id + 1,
@@ -309,13 +331,15 @@ class SchedulerState:
 
         Raises: IntegrityError: naming the first contradiction.
         """
-        self.contexts.check()
-        reserved = sum(request.num_reserved for request in self._requests.values())
-        if reserved > self.contexts.pool.num_free:
+        self.contexts.check(self.saving.jobs.held)
+        if self._num_reserved() > self.contexts.pool.num_free:
             raise IntegrityError("more pages are reserved than free")
         live = {request.id for request in self._requests.values() if not request.ended}
         if live != self.waiting.keys() | self.running.keys():
             raise IntegrityError("the queues are not the live requests")
+
+    def _num_reserved(self) -> int:
+        return sum(request.num_reserved for request in self._requests.values())
 
     def _get(self, request_id: int) -> Request:
         request = self._requests.get(request_id)
@@ -333,6 +357,7 @@ class SchedulerState:
                 self.contexts.rewind(context, len(context.journal) - 1)
             self.contexts.compute_with(context, request.adapter)
             self.contexts.want(context)
+            context.num_open = 0
             self.waiting[request.id] = request
             self._fairness.come(context.owner)
             self._admission_due = True
@@ -420,6 +445,7 @@ class SchedulerState:
             tokens=[*run.tokens, *drafts],
             start=run.start,
             pages=context.pages.copy(),
+            hidden=run.hidden,
             samples=request.samples(len(run.tokens)) if draws else [],
             adapter=run.adapter,
         )

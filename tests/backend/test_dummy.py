@@ -80,6 +80,21 @@ def test_a_copy_is_done_before_the_pass() -> None:
     assert [expected_tokens([1, 2, last], 1) for last in (3, 4)] == result.tokens
 
 
+def test_what_a_token_saw_stays_in_its_mark() -> None:
+    """A later row that sees everything still shows it; another history gives other tokens."""
+    tokens, hidden = [1, 2, 3, 4, 5, 6], [(), (), (), ((0, 2),), ((0, 2),), ()]
+    backend = DummyBackend(CONFIG)
+    rows = [
+        Row([1, 2, 3], 0, [0, 1]),
+        Row([4, 5], 3, [0, 1], hidden=[(0, 2)]),
+        Row([6], 5, [0, 1], DRAW),
+    ]
+    (drawn,) = [backend.execute(Batch(step, [row])).tokens[0] for step, row in enumerate(rows)][2:]
+
+    assert expected_tokens(tokens, 1, hidden=hidden) == drawn
+    assert expected_tokens(tokens, 4) != expected_tokens(tokens, 4, hidden=hidden)
+
+
 def test_a_wrong_page_changes_the_tokens() -> None:
     """Reading another context's page does not go unnoticed."""
     backend = DummyBackend(CONFIG)

@@ -33,7 +33,8 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
     """Manifest, imports and export, each named."""
     data = HEADER + imports("evil:host/shell@1.0.0") + custom("pie:manifest", b"[grants]\nx = 1")
     assert (
-        "its manifest: unknown key `x` in [grants]; allowed are memory_mb, cpu_s, http, tools",
+        "its manifest: unknown key `x` in [grants]; allowed are memory_mb, cpu_s, http, tools, "
+        "priority_max",
         "it imports `evil:host/shell@1.0.0`, which is not in the world",
         "it does not export `run`, the function that Pie calls",
     ) == checked(tmp_path, data).problems

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import DaemonProcess, ready
+from support.daemon import DaemonProcess, ready, scheduler_of
 from support.programs import built
 from support.waiting import until
 
@@ -79,6 +79,24 @@ def test_uploads_survive_a_daemon_that_is_killed(own: DaemonProcess) -> None:
     with own.connect() as client:
         until(lambda: "mine" in ready(client))
         assert [2] == client.launch("mine", [2]).result()
+
+
+def test_durable_contexts_survive_a_daemon_that_is_killed(own: DaemonProcess) -> None:
+    """What is generated after them is what would have been without the kill, and their KV is read
+    instead of computed."""
+    own.install("resume")
+    with own.connect() as client:
+        for name in ("as it was", "interrupted"):
+            first = client.launch("resume", {"name": name, "text": "Once upon " * 20}).result()
+        expected = client.launch("resume", {"name": "as it was", "text": "a time"}).result()
+    again = {"name": "interrupted", "text": "a time"}
+    own.kill()
+    own.start()
+    with own.connect() as client:
+        until(lambda: "resume" in ready(client))
+        assert expected == client.launch("resume", again).result()
+        assert first["length"] - 16 < scheduler_of(client)["found_tokens"]
+    assert expected["length"] > first["length"] > 32
 
 
 def test_the_command_line_runs_a_file_on_the_daemon(own: DaemonProcess, tmp_path: Path) -> None:

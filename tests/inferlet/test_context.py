@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from inferlet import Adapter, Busy, Chat, Context, InvalidArgument, Model, PieError, _host
+from inferlet import (
+    Adapter,
+    Busy,
+    Chat,
+    Context,
+    InvalidArgument,
+    Model,
+    NotFound,
+    PieError,
+    _host,
+    delete_saved,
+    saved,
+)
 from inferlet.errors import error_for
 from support.fake_pie import Err, FakePie
 
@@ -74,6 +86,32 @@ def test_a_fork_goes_its_own_way(pie: FakePie) -> None:
     fork = context.fork()
     fork.append([3])
     assert ([1, 2], [1, 2, 3]) == (context.tokens(), fork.tokens())
+
+
+def test_hiding_and_priority_reach_the_host(pie: FakePie) -> None:
+    """Without an end it is that of the context."""
+    context = Context(Model.open())
+    context.append([1, 2, 3])
+    context.hide(1)
+    context.show(1, 2)
+    context.show()
+    context.set_priority(-2)
+    assert [(1, 3, False), (1, 2, True), (0, 3, True), (-2,)] == pie.told
+
+
+def test_saved_contexts_are_opened_listed_and_deleted(pie: FakePie) -> None:
+    """Each opening is a context of its own, of the model that it was saved from."""
+    context = Context(Model.open())
+    context.append([1, 2])
+    context.save("b")
+    context.save("a", durable=True)
+    context.append([3])
+    opened = Context.open("b")
+    assert ([1, 2], ["a", "b"], ["a"]) == (opened.tokens(), saved(), pie.durable)
+    assert opened.model.handle is not None
+    delete_saved("b")
+    with pytest.raises(NotFound):
+        Context.open("b")
 
 
 def test_host_errors_come_as_the_class_of_their_code(pie: FakePie) -> None:

@@ -70,6 +70,16 @@ def test_opinions_asks_every_adapter(pie: FakePie, shipped: Load) -> None:
     assert ([None, "a", "b"], 1) == (pie.adapters, len(set(pie.prompts)))
 
 
+def test_resume_goes_on_where_it_stopped(pie: FakePie, shipped: Load) -> None:
+    """The second run begins with what the first has saved, on the disk."""
+    pie.answers = [["b"], ["d"]]
+    program = shipped("resume")
+    assert [{"answer": "b", "length": 2}, {"answer": "d", "length": 4}] == [
+        program.run({"text": text}) for text in ("a", "c")
+    ]
+    assert (["a", "abc"], ["story", "story"]) == (pie.prompts, pie.durable)
+
+
 def test_interview_goes_on_until_the_client_closes(pie: FakePie, shipped: Load) -> None:
     """A reply to every message, streamed."""
     pie.answers = [["hi", "!"], ["bye"]]

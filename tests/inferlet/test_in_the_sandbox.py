@@ -60,6 +60,21 @@ def test_every_function_of_the_guest_package_reaches_the_host(rig: Rig) -> None:
             "past_end": "invalid-argument",
             "foreign_token": "invalid-argument",
         },
+        "hidden": {
+            "shown": True,
+            "hidden": True,
+            "priority": True,
+            "nothing": "invalid-argument",
+            "outside": "invalid-argument",
+        },
+        "saved": {
+            "opened": True,
+            "durable": True,
+            "names": True,
+            "model": True,
+            "gone": "not-found",
+            "nameless": "invalid-argument",
+        },
         "generation": {
             "same": True,
             "guessed": True,

@@ -24,9 +24,11 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
+from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
+from pie_daemon.scheduler.visibility import Ranges
 from support.stepping import Stepper
 
 VOCABULARY = Vocabulary(size=32, max_context=40, eos_period=12, lag=4)
@@ -57,10 +59,39 @@ class Modelled:
 
     id: int
     tokens: list[int] = field(default_factory=list)
+    saw: list[Ranges] = field(default_factory=list)
+    """What each token did not see, or will not."""
+    hidden: Ranges = ()
+    """From tokens to come."""
+    num_open: int = 0
     request: int | None = None
     future: list[int] = field(default_factory=list)
     num_top: int | None = None
     flushing: bool = False
+
+    def append(self, tokens: list[int]) -> None:
+        self.tokens += tokens
+        self.saw += [self.hidden] * len(tokens)
+
+    def hide(self, start: int, end: int, visible: bool) -> None:
+        hidden = {index for a, b in self.hidden for index in range(a, b)}
+        named = set(range(start, end))
+        self.see_but(hidden - named if visible else hidden | named, max(1, self.num_open))
+
+    def truncate(self, length: int) -> None:
+        self.num_open = max(0, self.num_open - len(self.tokens) + length)
+        del self.tokens[length:], self.saw[length:]
+        self.see_but({index for a, b in self.hidden for index in range(a, min(b, length))}, 1)
+
+    def see_but(self, hidden: set[int], num_last: int) -> None:
+        self.hidden = tuple((index, index + 1) for index in sorted(hidden))
+        first = max(0, len(self.tokens) - num_last)
+        self.saw[first:] = [self.hidden] * (len(self.tokens) - first)
+
+    def copy(self, context_id: int) -> Modelled:
+        fork = Modelled(context_id, self.tokens.copy(), self.saw.copy(), self.hidden)
+        fork.num_open = self.num_open
+        return fork
 
 
 def refusal(call: Callable[[], None]) -> str | None:
@@ -81,6 +112,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.in_flight = False
         self.live: list[Modelled] = []
+        self.saved: list[tuple[Journal, Modelled]] = []
 
     @initialize(
         max_batch_tokens=st.sampled_from([3, 8, 64]),
@@ -165,7 +197,8 @@ class Machine(RuleBasedStateMachine):
     def append(self, context: Modelled, tokens: list[int]) -> None:
         def call() -> None:
             self.state.append(context.id, tokens)
-            context.tokens += tokens
+            context.append(tokens)
+            context.num_open += len(tokens)
 
         self.refused_when_busy(context, call)
 
@@ -187,10 +220,35 @@ class Machine(RuleBasedStateMachine):
         forks: list[Modelled] = []
         self.refused_when_busy(
             context,
-            lambda: forks.append(Modelled(self.state.fork(context.id), context.tokens.copy())),
+            lambda: forks.append(context.copy(self.state.fork(context.id))),
         )
         self.live += forks
         return multiple(*forks)  # type: ignore[return-value]
+
+    @precondition(lambda self: len(self.live) < 6)
+    @rule(target=contexts, context=contexts)
+    def save(self, context: Modelled) -> Modelled:
+        """And open at once: nothing that happens later changes what was saved."""
+        journals: list[Journal] = []
+        self.refused_when_busy(
+            context, lambda: journals.append(self.state.saving.snapshot(context.id))
+        )
+        return self.open_saved([(journal, context.copy(0)) for journal in journals])
+
+    @precondition(lambda self: self.saved and len(self.live) < 6)
+    @rule(target=contexts, which=st.integers(0, 99))
+    def open_again(self, which: int) -> Modelled:
+        """After whatever has become of the context."""
+        return self.open_saved([self.saved[which % len(self.saved)]])
+
+    def open_saved(self, saved: list[tuple[Journal, Modelled]]) -> Modelled:
+        opened = []
+        for journal, content in saved:
+            owner = "a" if len(self.live) % 2 else "c"
+            opened.append(content.copy(self.state.open_journal(owner, journal)))
+        self.saved += saved
+        self.live += opened
+        return multiple(*opened)  # type: ignore[return-value]
 
     @rule(context=contexts, length=st.integers(0, 40))
     def truncate(self, context: Modelled, length: int) -> None:
@@ -198,9 +256,35 @@ class Machine(RuleBasedStateMachine):
 
         def call() -> None:
             self.state.truncate(context.id, kept)
-            del context.tokens[kept:]
+            context.truncate(kept)
 
         self.refused_when_busy(context, call)
+
+    @rule(context=contexts, place=st.integers(0, 40), length=st.integers(0, 9), show=st.booleans())
+    def hide(self, context: Modelled, place: int, length: int, show: bool) -> None:
+        start = place % (len(context.tokens) + 1)
+        end = min(start + length, len(context.tokens))
+
+        def call() -> None:
+            self.state.set_visible(context.id, start, end, show)
+            if start < end:
+                context.hide(start, end, show)
+
+        self.refused_when_busy(context, call)
+
+    @precondition(lambda self: not self.in_flight)
+    @rule(context=contexts, place=st.integers(0, 40), length=st.integers(1, 9), keep=st.booleans())
+    def go_on_among_hidden(self, context: Modelled, place: int, length: int, keep: bool) -> None:
+        """A context that has computed something hides from what comes."""
+        self.cancel(context, True)
+        self.flush(context)
+        self.stepper.run()
+        self.take(context)
+        self.hide(context, place, length, False)
+        self.append(context, [1, 2, 3] if keep else [])
+        self.generate(context, 3, 1, Sampling())
+        self.stepper.run()
+        self.take(context)
 
     @rule(
         context=contexts,
@@ -223,7 +307,8 @@ class Machine(RuleBasedStateMachine):
 
         def call() -> None:
             context.request = self.state.generate(context.id, params)
-            context.future = self.reference(context.tokens, max_tokens, sampling)
+            context.future = self.reference(context, max_tokens, sampling)
+            context.num_open = 0
             context.num_top = sampling.logprobs
 
         self.refused_when_busy(context, call)
@@ -233,6 +318,7 @@ class Machine(RuleBasedStateMachine):
         def call() -> None:
             context.request = self.state.flush(context.id)
             context.flushing = context.request is not None
+            context.num_open = 0
 
         self.refused_when_busy(context, call)
 
@@ -250,7 +336,7 @@ class Machine(RuleBasedStateMachine):
             assert context.future[: len(chunk.tokens)] == chunk.tokens
             assert self.logprobs(chunk.tokens, context.num_top) == chunk.logprobs
             del context.future[: len(chunk.tokens)]
-            context.tokens += chunk.tokens
+            context.append(chunk.tokens)
         self.settle(context)
 
     @rule(context=contexts, then_drop=st.booleans())
@@ -333,9 +419,9 @@ class Machine(RuleBasedStateMachine):
         assert (code == "busy") == busy
         assert code in {None, "busy", "invalid-argument", "exhausted"}
 
-    def reference(self, tokens: list[int], max_tokens: int, sampling: Sampling) -> list[int]:
-        room = min(max_tokens, VOCABULARY.max_context - len(tokens))
-        future = expected_tokens(tokens, room, sampling, VOCABULARY)
+    def reference(self, context: Modelled, max_tokens: int, sampling: Sampling) -> list[int]:
+        room = min(max_tokens, VOCABULARY.max_context - len(context.tokens))
+        future = expected_tokens(context.tokens, room, sampling, VOCABULARY, context.saw)
         return future[: future.index(0) + 1] if 0 in future else future
 
     def logprobs(self, tokens: list[int], num_top: int | None) -> list[Logprobs]:

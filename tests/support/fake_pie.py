@@ -42,6 +42,10 @@ class FakePie:
     tools: dict[str, dict[str, str]] = field(default_factory=dict)
     """Server -> tool -> what it says."""
     called: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    saved: dict[str, list[int]] = field(default_factory=dict)
+    durable: list[str] = field(default_factory=list)
+    told: list[tuple[object, ...]] = field(default_factory=list)
+    """What contexts were told of visibility and priority."""
 
     def finish_with(self, name: str, *value: object) -> None:
         self.reason = _reason(name, *value)
@@ -56,7 +60,9 @@ class FakePie:
         return {
             "models": SimpleNamespace(Model=SimpleNamespace(open=lambda name: Model(pie))),
             "contexts": SimpleNamespace(
-                Context=SimpleNamespace(create=lambda model: Context(pie, []))
+                Context=SimpleNamespace(create=lambda model: Context(pie, []), open=self._open),
+                saved=lambda: sorted(self.saved),
+                delete_saved=self._delete_saved,
             ),
             "inference": SimpleNamespace(
                 generate=lambda context, options, _, adapter: Generation(
@@ -82,6 +88,14 @@ class FakePie:
         return json.dumps(
             {"tools": [{"name": name, "inputSchema": {}} for name in self.tools[server]]}
         )
+
+    def _open(self, name: str) -> Context:
+        if name not in self.saved:
+            raise Err("not-found", f"no context is saved as {name!r}")
+        return Context(self, list(self.saved[name]))
+
+    def _delete_saved(self, name: str) -> None:
+        del self.saved[name]
 
     def _receive(self) -> Any:
         return self.inbox.pop(0) if self.inbox else None
@@ -130,6 +144,23 @@ class Context(Resource):
 
     def truncate(self, length: int) -> None:
         del self.held[length:]
+
+    def append_text(self, text: str) -> int:
+        self.held += [ord(char) for char in text]
+        return len(text)
+
+    def model_name(self) -> str:
+        return "fake"
+
+    def save(self, name: str, durable: bool) -> None:
+        self.pie.saved[name] = list(self.held)
+        self.pie.durable += [name] * durable
+
+    def set_visible(self, start: int, end: int, visible: bool) -> None:
+        self.pie.told.append((start, end, visible))
+
+    def set_priority(self, priority: int) -> None:
+        self.pie.told.append((priority,))
 
     def flush(self) -> None:
         self.computed = len(self.held)

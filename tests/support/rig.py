@@ -23,6 +23,7 @@ from pie_daemon.runtime.outside.tools import Tools
 from pie_daemon.runtime.outside.web import Web
 from pie_daemon.runtime.programs import SYSTEM, ProgramStore
 from pie_daemon.runtime.sandbox import Sandbox
+from pie_daemon.runtime.saved import SavedContexts
 from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
@@ -101,7 +102,8 @@ class Rig:
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
         runtime = RuntimeConfig()
-        shared = Shared(models, self.topics, self.storage, web, self.tools)
+        self.saved = SavedContexts(root / "contexts", lambda: self.limits)
+        shared = Shared(models, self.topics, self.storage, web, self.tools, self.saved)
         self.supervisor = Supervisor(self.store, sandbox, shared, runtime, lambda: self.limits)
 
     def install(self, name: str) -> None:

@@ -14,6 +14,9 @@ def check_batch(batch: Batch, info: BackendInfo) -> None:
         complaint = next(_complaints(row, info), None)
         if complaint is not None:
             raise BackendError(f"step {batch.step}, row {number}: {complaint}")
+    for file in filter(None, (batch.store, batch.load)):
+        if not all(0 <= page < info.num_pages for page in file.pages) or file.first < 0:
+            raise BackendError(f"step {batch.step}: a file's pages are outside the pool")
     if any(not 0 <= page < info.num_pages for pair in batch.copies for page in pair):
         raise BackendError(f"step {batch.step}: copies are outside [0, {info.num_pages})")
     _check_moves(batch, info)
@@ -41,10 +44,16 @@ def _complaints(row: Row, info: BackendInfo) -> Iterator[str]:
         yield f"tokens are outside [0, {info.vocab_size})"
     if row.positions is not None and not _fit(row.positions, len(row.tokens), info.max_context):
         yield f"positions are not {len(row.tokens)} within the context"
-    for name in ("hidden", "attention"):
+    for name in ("attention",):
         if getattr(row, name):
             yield f"{name} is not supported by this backend"
+    yield from _visibility_complaints(row, end)
     yield from _question_complaints(row, info)
+
+
+def _visibility_complaints(row: Row, end: int) -> Iterator[str]:
+    if not row.hides_in_order:
+        yield f"hides {row.hidden}, which are not ranges in order within [0, {end})"
 
 
 def _question_complaints(row: Row, info: BackendInfo) -> Iterator[str]:

@@ -21,7 +21,9 @@ from pie_backend.engine.memory import check_pages_fit, choose_num_pages, keep_fr
 from pie_backend.engine.ragged import flatten
 from pie_backend.engine.transformer import Decoder, load_decoder
 from pie_backend.engine.weights import Checkpoint
+from pie_backend.fingerprint import fingerprint
 from pie_backend.model_dir import ModelDir, resolve
+from pie_backend.page_files import PageFileError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -62,6 +64,8 @@ class Engine:
     ) -> BatchResult:
         cache.evict_pages(batch.evict)
         cache.restore_pages(batch.restore)
+        if batch.store or batch.load:
+            return BatchResult(batch.step, [], file_failure=_move_files(batch, cache))
         cache.copy_pages(batch.copies)
         if not batch.rows:
             return BatchResult(batch.step, [])
@@ -91,6 +95,18 @@ class Engine:
 
     def _closed(self) -> BackendError:
         return BackendError(f"the backend of {self._info.name} is closed")
+
+
+def _move_files(batch: Batch, cache: KVCache) -> str | None:
+    """Why it could not be done."""
+    try:
+        if batch.store is not None:
+            cache.store_pages(batch.store)
+        if batch.load is not None:
+            cache.load_pages(batch.load)
+    except PageFileError as error:
+        return str(error)
+    return None
 
 
 def build_engine(config: BackendConfig) -> Engine:
@@ -167,4 +183,5 @@ def _describe(
         device="cpu",
         dtype=str(cache.shape.dtype).removeprefix("torch."),
         num_host_pages=cache.num_host_pages,
+        revision=fingerprint(model.path),
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from pie_backend.batch import PageFile
+from pie_backend.page_files import read_pages, write_pages
+
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
@@ -76,6 +79,20 @@ class KVCache:
         """(slot, page), in order: back to the pool."""
         for slot, page in moves:
             self._pool[:, :, page] = self._host[slot]
+
+    def store_pages(self, file: PageFile) -> None:
+        """Raises: PageFileError."""
+        write_pages(file, (self._bytes_of(page) for page in file.pages))
+
+    def load_pages(self, file: PageFile) -> None:
+        """Raises: PageFileError."""
+        for page, content in zip(file.pages, read_pages(file, self.shape.page_bytes), strict=True):
+            target = self._pool[:, :, page]
+            flat = torch.frombuffer(bytearray(content), dtype=self.shape.dtype)
+            target.copy_(flat.view(target.shape))
+
+    def _bytes_of(self, page: int) -> bytes:
+        return self._pool[:, :, page].contiguous().view(torch.uint8).numpy().tobytes()
 
     def clear_pages(self, pages: list[int]) -> None:
         """A page that a row enters must hold numbers: attention weighs what lies beyond the row

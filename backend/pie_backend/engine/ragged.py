@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pie_backend.batch import Row
+from pie_backend.engine.reach import Reach, reach_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Span:
     row: Row
     begin: int
     end: int
+    reach: Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class RaggedBatch:
 
 
 def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, rows[i].start))
+    reaches = [reach_of(row, page_size) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, reaches[i].start))
     spans: list[Span] = []
     tokens: list[int] = []
     positions: list[int] = []
@@ -46,7 +49,7 @@ def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
     for i in order:
         row = rows[i]
         end = row.start + len(row.tokens)
-        spans.append(Span(row, len(tokens), len(tokens) + len(row.tokens)))
+        spans.append(Span(row, len(tokens), len(tokens) + len(row.tokens), reaches[i]))
         tokens += row.tokens
         positions += row.positions or range(row.start, end)
         slots += _slots(row, end, page_size)

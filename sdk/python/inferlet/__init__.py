@@ -7,7 +7,7 @@ from inferlet import events, http, messaging, runtime, session, storage, tools
 from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
-from inferlet.context import Context, GenerateOptions
+from inferlet.context import Context, GenerateOptions, delete_saved, saved
 from inferlet.errors import (
     AlreadyExists,
     Busy,
@@ -60,11 +60,13 @@ __all__ = [
     "ToolCallParser",
     "Unsupported",
     "Usage",
+    "delete_saved",
     "events",
     "generate_options",
     "http",
     "messaging",
     "runtime",
+    "saved",
     "session",
     "storage",
     "tools",

@@ -54,6 +54,16 @@ class GenerateOptions(TypedDict, total=False):
     is copied, and the same output always."""
 
 
+def saved() -> list[str]:
+    """The names under which this user's programs have saved contexts, in order."""
+    return list(_host.call(_host.contexts.saved))
+
+
+def delete_saved(name: str) -> None:
+    """Contexts opened from it stay. Raises `NotFound` when there is none."""
+    _host.call(_host.contexts.delete_saved, name)
+
+
 class Context:
     """Lives until closed, forks in O(1), and is never freed behind the program's back.
 
@@ -63,6 +73,14 @@ class Context:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.handle: Any = _host.call(_host.contexts.Context.create, model.handle)
+
+    @classmethod
+    def open(cls, name: str) -> Context:
+        """A fork of the context that a program of this user has saved under that name."""
+        context = object.__new__(cls)
+        context.handle = _host.call(_host.contexts.Context.open, name)
+        context.model = Model.open(context.handle.model_name())
+        return context
 
     def __len__(self) -> int:
         return self.length
@@ -98,6 +116,36 @@ class Context:
         fork.model = self.model
         fork.handle = _host.call(self.handle.fork)
         return fork
+
+    def hide(self, start: int, end: int | None = None) -> None:
+        """Nothing that is computed from now on sees tokens [start, end); positions stay.
+
+        This holds for appended tokens that nothing has asked to compute yet, and for the last
+        token, from which the next one is drawn. What was computed before keeps what it saw.
+        """
+        self._set_visible(start, end, False)
+
+    def show(self, start: int = 0, end: int | None = None) -> None:
+        """Ends a `hide` for tokens [start, end). Their KV is there still."""
+        self._set_visible(start, end, True)
+
+    def _set_visible(self, start: int, end: int | None, visible: bool) -> None:
+        _host.call(self.handle.set_visible, start, self.length if end is None else end, visible)
+
+    def save(self, name: str, *, durable: bool = False) -> None:
+        """Under that name for all programs of this user, in place of what was there.
+
+        A durable one is on the disk once this returns, and outlives the daemon. KV that is neither
+        in the cache any more when the context is opened, nor on the disk, is computed again.
+        """
+        _host.call(self.handle.save, name, durable)
+
+    def set_priority(self, priority: int) -> None:
+        """Among requests of programs from one launch, the highest is served first; 0 at first.
+
+        Cut to what the program is granted.
+        """
+        _host.call(self.handle.set_priority, priority)
 
     def generate(
         self, *, adapter: Adapter | None = None, **options: Unpack[GenerateOptions]

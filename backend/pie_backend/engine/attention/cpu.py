@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.ragged import RaggedBatch, Span
+from pie_backend.engine.reach import Reach
 
 # A group's gathered keys and values should stay in cache, and padding should stay small.
 _MAX_GROUP_TOKENS = 16384
@@ -66,18 +67,23 @@ class CpuAttention:
 
     def plan(self, batch: RaggedBatch) -> CpuStep:
         singles = batch.spans[: batch.num_single]
-        groups = [
-            self._decode_group(group) for group in _group(singles, self.cache.shape.page_size)
-        ]
+        page_size = self.cache.shape.page_size
+        groups = [self._decode_group(group) for group in _group(singles, page_size)]
         rows = [self._prefill_row(span) for span in batch.spans[batch.num_single :]]
         return CpuStep(self, batch.slots, groups, rows)
 
     def _decode_group(self, spans: list[Span]) -> DecodeGroup:
         shape = self.cache.shape
-        width = max(_num_pages(span, shape.page_size) for span in spans)
-        tables = [_padded_table(span, width, shape.page_size) for span in spans]
-        lengths = torch.tensor([[span.row.start + 1] for span in spans])
+        reaches = [span.reach for span in spans]
+        width = max(reach.num_pages for reach in reaches)
+        tables = [_padded_table(reach, width) for reach in reaches]
+        lengths = torch.tensor([[reach.start + 1] for reach in reaches])
         beyond = torch.arange(width * shape.page_size) >= lengths  # [rows, length]
+        for unseen, reach in zip(beyond, reaches, strict=True):
+            for unseen_from, unseen_to in reach.hidden:
+                unseen[unseen_from:unseen_to] = True
+            if reach.hidden:
+                unseen[reach.start] = False  # no token hides from itself
         bias = torch.zeros(beyond.shape, dtype=shape.dtype).masked_fill_(beyond, -torch.inf)
         return DecodeGroup(
             begin=spans[0].begin,
@@ -88,17 +94,21 @@ class CpuAttention:
 
     def _prefill_row(self, span: Span) -> PrefillRow:
         num_tokens = len(span.row.tokens)
-        pages = torch.tensor(span.row.pages[: _num_pages(span, self.cache.shape.page_size)])
+        pages = torch.tensor(span.reach.pages)
         queries = [
-            self._query_block(span.row.start, begin, min(begin + _QUERY_TOKENS, num_tokens))
+            self._query_block(span.reach, begin, min(begin + _QUERY_TOKENS, num_tokens))
             for begin in range(0, num_tokens, _QUERY_TOKENS)
         ]
         return PrefillRow(span.begin, span.end, self.cache.block_index(pages), queries)
 
-    def _query_block(self, start: int, begin: int, end: int) -> QueryBlock:
-        shape = self.cache.shape
+    def _query_block(self, reach: Reach, begin: int, end: int) -> QueryBlock:
+        shape, start = self.cache.shape, reach.start
         bias = torch.full((end - begin, start + end), -torch.inf, dtype=shape.dtype)
         bias.triu_(start + begin + 1)
+        for unseen_from, unseen_to in reach.hidden:
+            bias[:, unseen_from:unseen_to] = -torch.inf
+        if reach.hidden:
+            bias.diagonal(start + begin).zero_()  # no token hides from itself
         repeated = bias.repeat(self.num_heads // shape.num_kv_heads, 1)
         return QueryBlock(begin, end, start + end, repeated)
 
@@ -162,14 +172,9 @@ def _attend_by_products(
     return torch.bmm(scores.softmax(-1), v)
 
 
-def _num_pages(span: Span, page_size: int) -> int:
-    return -(-(span.row.start + len(span.row.tokens)) // page_size)
-
-
-def _padded_table(span: Span, width: int, page_size: int) -> list[int]:
+def _padded_table(reach: Reach, width: int) -> list[int]:
     """Padding repeats the row's own first page: never another row's, and masked anyway."""
-    used = _num_pages(span, page_size)
-    return span.row.pages[:used] + [span.row.pages[0]] * (width - used)
+    return reach.pages + [reach.pages[0]] * (width - reach.num_pages)
 
 
 def _group(spans: list[Span], page_size: int) -> list[list[Span]]:
@@ -177,7 +182,7 @@ def _group(spans: list[Span], page_size: int) -> list[list[Span]]:
     groups: list[list[Span]] = []
     limit = 0
     for span in spans:
-        pages = _num_pages(span, page_size)
+        pages = span.reach.num_pages
         full = groups and (len(groups[-1]) + 1) * pages * page_size > _MAX_GROUP_TOKENS
         if full or pages > limit:
             groups.append([])

@@ -7,6 +7,10 @@ the model, as long as it is not at its end token within eight greedy tokens, the
                  "unknown": "not-found"},
      "context": {"lengths": [3, 8, 8, 5], "tokens": true, "fork": true,
                  "past_end": "invalid-argument", "foreign_token": "invalid-argument"},
+     "hidden":  {"shown": true, "hidden": true, "priority": true, "nothing": "invalid-argument",
+                 "outside": "invalid-argument"},
+     "saved":   {"opened": true, "durable": true, "names": true, "model": true, "gone": "not-found",
+                 "nameless": "invalid-argument"},
      "generation": {"same": true, "seeded": true, "length": true, "stop_token": true,
                     "usage": true, "busy": "busy", "waited": true, "cancelled": true,
                     "refused": "invalid-argument"},
@@ -26,7 +30,19 @@ with `echo` installed, which it launches, and with the events `message` "hello",
 from collections.abc import Callable
 from typing import Any
 
-from inferlet import Chat, Context, Model, PieError, events, messaging, runtime, session, storage
+from inferlet import (
+    Chat,
+    Context,
+    Model,
+    PieError,
+    delete_saved,
+    events,
+    messaging,
+    runtime,
+    saved,
+    session,
+    storage,
+)
 
 PROMPT = "abcde"
 GREEDY: Any = {"temperature": 0, "ignore_eos": True}
@@ -36,11 +52,12 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     if "wait" in input:
         session.receive()
     model = Model.open()
-    parts = (about_context, about_generation, about_chat)
+    parts = (about_context, about_hidden, about_generation, about_chat)
     answers = {part.__name__.removeprefix("about_"): part(model) for part in parts}
     return {
         "model": about_model(model),
         **answers,
+        "saved": about_saved(model, runtime.instance_id()),
         "session": about_session(),
         "events": about_events(),
         "storage": about_storage(runtime.instance_id()),
@@ -93,6 +110,48 @@ def about_context(model: Model) -> dict[str, Any]:
         }
         fork.close()
     return answer
+
+
+def about_hidden(model: Model) -> dict[str, Any]:
+    whole = generated(model, **GREEDY)
+    with prompted(model) as context:
+        context.hide(0, 2)
+        context.set_priority(1000)
+        length = context.length
+        blind = context.generate(max_tokens=8, **GREEDY).collect().tokens
+        context.truncate(length)
+        context.show()
+        context.set_priority(-1)
+        seeing = context.generate(max_tokens=8, **GREEDY).collect().tokens
+        context.hide(0)
+        return {
+            "hidden": len(blind) == 8 and context.tokens(0, 2) == model.encode(PROMPT)[:2],
+            "shown": len(whole) == len(seeing) == 8,
+            "priority": context.length == length + 8,
+            "nothing": code_of(context.generate, max_tokens=1),
+            "outside": code_of(context.hide, 0, 99),
+        }
+
+
+def about_saved(model: Model, own: str) -> dict[str, Any]:
+    with prompted(model) as context:
+        context.hide(0, 2)
+        context.save(f"{own}/kept")
+        context.save(f"{own}/durable", durable=True)
+        expected = context.generate(max_tokens=8, **GREEDY).collect().tokens
+    opened = [Context.open(f"{own}/{name}") for name in ("kept", "durable")]
+    drawn = [context.generate(max_tokens=8, **GREEDY).collect().tokens for context in opened]
+    names = [name for name in saved() if name.startswith(own)]
+    for name in names:
+        delete_saved(name)
+    return {
+        "opened": drawn[0] == expected,
+        "durable": drawn[1] == expected,
+        "names": names == [f"{own}/durable", f"{own}/kept"] and not set(names) & set(saved()),
+        "model": opened[0].model.info.name == model.info.name,
+        "gone": code_of(Context.open, f"{own}/kept"),
+        "nameless": code_of(opened[0].save, ""),
+    }
 
 
 def about_generation(model: Model) -> dict[str, Any]:

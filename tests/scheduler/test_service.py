@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from pie_backend.dummy import DummyBackend, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler import service
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish, GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import letters
@@ -331,3 +333,28 @@ def test_silence_proves_the_page_accounting(
     )
     assert "do not add up" in caplog.text
     scheduler.stop()
+
+
+def test_a_journal_needs_the_adapters_that_computed_it(scheduler: Scheduler) -> None:
+    """They are refused by name before a batch could ask the backend for them."""
+    journal = Journal(b"\x01\x00\x00\x00" * 9, adapters=((0, None), (4, "one")))
+    with pytest.raises(PieError, match="no adapter one is loaded") as caught:
+        scheduler.open_journal("a", journal)
+    assert caught.value.code == "not-found"
+    assert scheduler.stats().contexts == 0
+
+
+def test_pages_go_to_a_file_and_come_back(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Whoever asked is told, also when there was nothing to do."""
+    told: list[str] = []
+    context = scheduler.create_context("a")
+    scheduler.append(context, list(range(1, 40)))
+    program = Program(scheduler, "b")
+    path = str(tmp_path / "pages")
+    for job in (
+        scheduler.store_pages(context, path, lambda: told.append("stored")),
+        scheduler.load_pages(context, path, lambda: told.append("loaded")),
+    ):
+        until(lambda job=job: job.done)  # type: ignore[misc]
+    until(lambda: told == ["stored", "loaded"])
+    program.drain(program.generate([1, 2, 3], GenerateParams(max_tokens=2)))

@@ -93,11 +93,12 @@ def expected_tokens(
     seen, mark = seen_nothing(), b""
     for position, token in enumerate(prompt):
         mark = extended_mark(seen, token, position)
-    drawn: list[int] = []
+    sequence = list(prompt)
     for draw in range(num_tokens):
-        drawn.append(_draw(mark, sampling, draw, vocabulary))
-        mark = extended_mark(seen, drawn[-1], len(prompt) + draw)
-    return drawn
+        echo = _echo(sequence, vocabulary.lag)
+        sequence.append(_draw(mark, sampling, draw, vocabulary, echo=echo))
+        mark = extended_mark(seen, sequence[-1], len(prompt) + draw)
+    return sequence[len(prompt) :]
 
 
 def _lengthened(values: Sequence[_T], default: _T, length: int) -> list[_T]:
@@ -114,7 +115,8 @@ def _expected_slowly(
 ) -> list[int]:
     length = len(sequence)
     for draw in range(num_tokens):
-        sequence.append(_draw(expected_mark(sequence, *how), sampling, draw, vocabulary))
+        mark, echo = expected_mark(sequence, *how), _echo(sequence, vocabulary.lag)
+        sequence.append(_draw(mark, sampling, draw, vocabulary, echo=echo))
     return sequence[length:]
 
 
@@ -146,9 +148,11 @@ def _draw(
     draw: int,
     vocabulary: Vocabulary,
     mask: bytes | None = None,
+    echo: int | None = None,
 ) -> int:
     """A hash has no likeliest tokens: filters mean nothing, the temperature only switches the seed,
-    penalties and biases lead to other tokens, and a mask to the next one that it allows."""
+    penalties and biases lead to other tokens, and a mask to the next one that it allows. Three
+    times in four it is the `echo`, if there is one."""
     digest = blake2b(mark, digest_size=8)
     if sampling.adjustment is not None:
         *penalties, biases = msgspec.structs.astuple(sampling.adjustment)
@@ -160,8 +164,12 @@ def _draw(
     ends = [token for token in vocabulary.eos_tokens if _allows(mask, token)]
     if ends and period is not None and (number >> 32) % period == 0:
         return ends[0]
-    echo = _echo(sequence, vocabulary.lag) if (number >> 40) % 4 else None
-    if echo is not None and echo not in vocabulary.eos_tokens and _allows(mask, echo):
+    if (
+        echo is not None
+        and (number >> 40) % 4
+        and echo not in vocabulary.eos_tokens
+        and _allows(mask, echo)
+    ):
         return echo
     for token in chain(range(number % vocabulary.size, vocabulary.size), range(vocabulary.size)):
         if token not in vocabulary.eos_tokens and _allows(mask, token):
@@ -169,12 +177,9 @@ def _draw(
     return ends[0]
 
 
-def _echo(sequence: bytes, lag: int | None) -> int | None:
+def _echo(sequence: Sequence[int], lag: int | None) -> int | None:
     """The token so many places before the next one."""
-    if lag is None or len(sequence) < lag * _TOKEN_BYTES:
-        return None
-    (marked,) = struct.unpack_from("<I", sequence, len(sequence) - lag * _TOKEN_BYTES)
-    return int(marked) & (1 << _TAG_SHIFT) - 1
+    return None if lag is None or len(sequence) < lag else sequence[-lag]
 
 
 def _allows(mask: bytes | None, token: int) -> bool:
@@ -256,7 +261,20 @@ class DummyBackend:
     def _sample(self, row: Row, sample: Sample, mark: bytes) -> int:
         if sample.counts is not None or sample.sampling.adjustment is not None:
             self._check_counts(row, sample)
-        return _draw(mark, sample.sampling, sample.draw, self.vocabulary, sample.mask)
+        return _draw(
+            mark,
+            sample.sampling,
+            sample.draw,
+            self.vocabulary,
+            sample.mask,
+            self._echo(row, sample),
+        )
+
+    def _echo(self, row: Row, sample: Sample) -> int | None:
+        if self.vocabulary.lag is None:
+            return None
+        sequence = self._memory.tokens(row, row.start + sample.index + 1)
+        return _echo(sequence, self.vocabulary.lag)
 
     def _logprobs(self, sample: Sample, token: int) -> Logprobs | None:
         num_top = sample.sampling.logprobs

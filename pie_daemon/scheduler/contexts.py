@@ -12,7 +12,7 @@ again from the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,6 @@ class Context:
         """Tokens that no batch has computed yet."""
         return len(self.journal) - self.num_computed
 
-    @property
     @property
     def is_computed(self) -> bool:
         """The whole journal, though it may have to be computed again; that changes nothing."""

@@ -8,9 +8,7 @@ may come while it is: pages that they let go stay out of the pool until the batc
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
@@ -19,6 +17,7 @@ from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable, Run
 from pie_daemon.scheduler.counts import counts_for
+from pie_daemon.scheduler.delivery import Counters, Delivery, check_answer
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.journal import Journal
@@ -43,46 +42,6 @@ from pie_daemon.scheduler.request import (
 from pie_daemon.scheduler.saving import Saving
 from pie_daemon.scheduler.speculation import speculation_for
 from pie_daemon.scheduler.text import TextStream
-
-
-@dataclass(slots=True)
-class Counters:
-    """Since the start."""
-
-    steps: int = 0
-    rows: int = 0
-    computed_tokens: int = 0
-    generated_tokens: int = 0
-    wanted_tokens: int = 0
-    """That admitted requests had to have computed."""
-    found_tokens: int = 0
-    """Those of them whose KV was in cached or shared pages."""
-    drafted_tokens: int = 0
-    """Guesses that were verified."""
-    accepted_tokens: int = 0
-    """Those of them that became generated tokens."""
-
-    preemptions: int = 0
-    recomputed_tokens: int = 0
-    """Of the computed ones: their KV was lost when their context was suspended."""
-
-    @property
-    def prefix_hit_rate(self) -> float:
-        return self.found_tokens / self.wanted_tokens if self.wanted_tokens else 0.0
-
-    @property
-    def draft_acceptance(self) -> float:
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
-
-
-@dataclass(slots=True)
-class Delivery:
-    """What one batch brought."""
-
-    ready: list[int] = field(default_factory=list)
-    """Requests that have something to take."""
-    tokens: Counter[str] = field(default_factory=Counter)
-    """New tokens by owner."""
 
 
 class SchedulerState:
@@ -310,7 +269,7 @@ class SchedulerState:
         delivery = Delivery()
         self._moving.clear()
         for (request, row), tokens, ones in zip(flight, result.tokens, logprobs, strict=True):
-            _check_answer(row, tokens, ones)
+            check_answer(row, tokens, ones)
             if request.id in self.running:
                 self._moving.append(request)
                 self._advance(request, tokens, ones, delivery)
@@ -495,11 +454,3 @@ class SchedulerState:
         # As without drafts, the last token drawn is not computed yet.
         request.num_reserved += self.contexts.settle_drafts(request.context, max(0, num_new - 1))
         return num_new
-
-
-def _check_answer(row: Row, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]) -> None:
-    if not len(row.samples) == len(tokens) == len(logprobs):
-        raise BackendError("the backend's tokens do not match the samples that a row asked for")
-    for sample, one in zip(row.samples, logprobs, strict=True):
-        if (sample.sampling.logprobs is None) != (one is None):
-            raise BackendError("the backend's logprobs do not match the samples that asked")

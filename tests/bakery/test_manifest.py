@@ -43,7 +43,8 @@ def test_nothing_at_all_is_a_manifest_too() -> None:
         ("[inferlet]\nnam = 'x'", "unknown key `nam` in [inferlet]; did you mean `name`?", 2),
         (
             "[inferlet]\nname='x'\n[grants]\nzzz = 1",
-            "unknown key `zzz` in [grants]; allowed are memory_mb, cpu_s, http, tools, priority_max",
+            "unknown key `zzz` in [grants]; allowed are memory_mb, cpu_s, http, tools, "
+            "priority_max",
             4,
         ),
         ("[grant]\ncpu_s = 1", "unknown key `grant`; did you mean `grants`?", 1),

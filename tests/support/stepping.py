@@ -11,7 +11,8 @@ from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import GenerateParams
-from pie_daemon.scheduler.state import Delivery, SchedulerState
+from pie_daemon.scheduler.delivery import Delivery
+from pie_daemon.scheduler.state import SchedulerState
 
 
 def letters(token: int) -> bytes:

@@ -1,0 +1,59 @@
+"""What a batch brought, whether it answers what was asked, and what all of them came to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pie_backend.base import BackendError
+from pie_backend.batch import Logprobs, Row
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start."""
+
+    steps: int = 0
+    rows: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    wanted_tokens: int = 0
+    """That admitted requests had to have computed."""
+    found_tokens: int = 0
+    """Those of them whose KV was in cached or shared pages."""
+    drafted_tokens: int = 0
+    """Guesses that were verified."""
+    accepted_tokens: int = 0
+    """Those of them that became generated tokens."""
+
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+    """Of the computed ones: their KV was lost when their context was suspended."""
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        return self.found_tokens / self.wanted_tokens if self.wanted_tokens else 0.0
+
+    @property
+    def draft_acceptance(self) -> float:
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one batch brought."""
+
+    ready: list[int] = field(default_factory=list)
+    """Requests that have something to take."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    """New tokens by owner."""
+
+
+def check_answer(row: Row, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]) -> None:
+    """Raises: BackendError: it is no answer to what the row asked."""
+    if not len(row.samples) == len(tokens) == len(logprobs):
+        raise BackendError("the backend's tokens do not match the samples that a row asked for")
+    for sample, one in zip(row.samples, logprobs, strict=True):
+        if (sample.sampling.logprobs is None) != (one is None):
+            raise BackendError("the backend's logprobs do not match the samples that asked")

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
 INFERLETS := text-completion chat echo agent
 
-.PHONY: install install-dev demo test test-quick lint check bench format clean inferlets
+.PHONY: install install-dev demo test test-quick lint check schemas bench format clean inferlets
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -44,6 +44,9 @@ lint: install-dev
 	@$(BIN)/lint-imports
 
 check: lint test
+
+schemas: install-dev
+	@$(BIN)/python -m pytest -q tests/grammar/test_schema_suite.py
 
 bench: install-dev
 	@$(BIN)/python -m benchmarks

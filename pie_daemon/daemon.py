@@ -22,6 +22,7 @@ from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
+from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
 from pie_daemon.host.topics import Topics
@@ -151,8 +152,11 @@ class Daemon:
         tokenizer = Tokenizer(config.path)
         scheduler = Scheduler(backend, tokenizer.token_bytes, self.config.scheduler)
         scheduler.start()
+        grammars = GrammarCompiler(tokenizer, backend.info, lambda: self.config.limits)
         adapters = AdapterFolder.at(self.config.models[config.name].adapters)
-        self._models[config.name] = Model(config.name, backend.info, tokenizer, scheduler, adapters)
+        self._models[config.name] = Model(
+            config.name, backend.info, tokenizer, scheduler, grammars, adapters
+        )
         _log.info("model_ready", **msgspec.structs.asdict(backend.info))
 
     def _stop_models(self) -> None:
@@ -162,6 +166,8 @@ class Daemon:
             thread.start()
         for thread in stopping:
             thread.join(_LAST_BATCH_S)
+        for model in self._models.values():
+            model.grammars.close()
         for backend in self._backends:
             backend.close()
 

@@ -14,6 +14,7 @@ from pie_daemon.host.guest import Guest
 if TYPE_CHECKING:
     from pie_backend.batch import BackendInfo
     from pie_backend.tokenizer import Tokenizer
+    from pie_daemon.grammar.compiler import GrammarCompiler
     from pie_daemon.host.inbox import Inbox
     from pie_daemon.host.interfaces.launch import LaunchOptions
     from pie_daemon.host.outside import Tools, Web
@@ -30,6 +31,7 @@ class Model:
     info: BackendInfo
     tokenizer: Tokenizer
     scheduler: Scheduler
+    grammars: GrammarCompiler
     adapters: AdapterFolder = field(default_factory=AdapterFolder)
 
 
@@ -155,3 +157,5 @@ class HostContext(Guest):
     priority_max: int
     """Priorities of its contexts are within [-priority_max, priority_max]."""
     ports: HostPorts
+    num_constraints: int = 0
+    """Open now."""

@@ -213,6 +213,33 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             why="sixteen full queues; they are held in memory",
         ),
     ] = 16 << 20
+    constraints: Annotated[
+        Count,
+        setting(
+            "Constraints that one program holds at a time",
+            unit="constraints",
+            reload="live",
+            why="one for every branch of a wide search; each takes some kilobytes of the host",
+        ),
+    ] = 1024
+    constraint_bytes: Annotated[
+        Count,
+        setting(
+            "The longest schema, regex or grammar that a program may constrain with",
+            unit="bytes",
+            reload="live",
+            why="a schema of a thousand properties fits, and compiles in less than a second",
+        ),
+    ] = 256 << 10
+    constraint_compile_s: Annotated[
+        Seconds,
+        setting(
+            "How long a program waits for a constraint to compile before it gets `timeout`",
+            unit="s",
+            reload="live",
+            why="ten times what the largest schemas that people write take on a slow core",
+        ),
+    ] = 10.0
     children: Annotated[
         Count,
         setting(

@@ -22,19 +22,23 @@ class Draws:
         if self._counts is not None:
             self._counts.add(token)
 
-    def samples(self, index: int, drafts: Sequence[int]) -> list[Sample]:
-        """After a row's token `index` and after each of the drafts that follow it there."""
-        samples = [self._sample(index)]
-        for place, draft in enumerate(drafts, start=index + 1):
+    def samples(
+        self, index: int, drafts: Sequence[int], masks: Sequence[bytes | None] | None = None
+    ) -> list[Sample]:
+        """After a row's token `index` and after each of the drafts that follow it there, with what
+        may be drawn in each place."""
+        allowed = masks or [None] * (1 + len(drafts))
+        samples = [self._sample(index, allowed[0])]
+        for place, draft in enumerate(drafts, start=1):
             self.take(draft)
-            samples.append(self._sample(place))
+            samples.append(self._sample(index + place, allowed[place]))
         for draft in reversed(drafts):
             self._take_back(draft)
         return samples
 
-    def _sample(self, index: int) -> Sample:
+    def _sample(self, index: int, mask: bytes | None) -> Sample:
         counts = None if self._counts is None else self._counts.packed()
-        return Sample(index, self._sampling, self.num_drawn, counts)
+        return Sample(index, self._sampling, self.num_drawn, counts, mask)
 
     def _take_back(self, token: int) -> None:
         self.num_drawn -= 1

@@ -89,6 +89,8 @@ class DecodeFirst:
         chosen: list[tuple[Request, Run]] = []
         prompts: list[Request] = []
         for request in running:
+            if request.held_back:
+                continue
             if request.context.num_pending == 1:
                 chosen.append((request, request.context.next_run(1)))
             else:

@@ -9,9 +9,11 @@ from typing import Literal
 
 from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sample, Sampling
 from pie_daemon.errors import PieError
+from pie_daemon.grammar.matcher import Matcher
 from pie_daemon.scheduler.contexts import Context
 from pie_daemon.scheduler.drafts import MAX_DRAFT, MAX_MATCH, DraftParams
 from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.guide import Guide
 from pie_daemon.scheduler.speculation import Speculation
 from pie_daemon.scheduler.text import TextStream
 
@@ -45,6 +47,8 @@ class GenerateParams:
     """A chunk is ready with so many tokens; 0 hands everything over at the end."""
     drafts: DraftParams | None = None
     """None: no speculation."""
+    matcher: Matcher | None = None
+    """The constraint's, this generation's own from here on; its first mask is made."""
 
     def check(self) -> None:
         """Raises: PieError: `invalid-argument`, naming the first option out of range."""
@@ -116,7 +120,9 @@ class Chunk:
     """One per token; empty unless asked for."""
 
 
-FinishKind = Literal["stop-token", "stop-string", "length", "budget", "cancelled", "flushed"]
+FinishKind = Literal[
+    "stop-token", "stop-string", "length", "constraint-complete", "budget", "cancelled", "flushed"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,7 @@ CANCELLED = Finish("cancelled")
 LENGTH = Finish("length")
 BUDGET = Finish("budget")
 FLUSHED = Finish("flushed")
+COMPLETE = Finish("constraint-complete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,11 @@ class Request:
     def adapter(self) -> str | None:
         """What computes the tokens that it finds pending, and those that it draws."""
         return None
+
+    @property
+    def held_back(self) -> bool:
+        """No batch can carry it until something outside of the state machine is done."""
+        return False
 
     @property
     def needs_logits(self) -> bool:
@@ -286,6 +298,7 @@ class Generation(Request):
     stream: TextStream
     draws: Draws
     speculation: Speculation | None = None
+    guide: Guide | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[Logprobs] = field(default_factory=list)
     """One per token, or none at all."""
@@ -307,6 +320,10 @@ class Generation(Request):
         return self.params.adapter
 
     @property
+    def held_back(self) -> bool:
+        return self.guide is not None and self.guide.mask is None
+
+    @property
     def needs_logits(self) -> bool:
         return True
 
@@ -315,10 +332,14 @@ class Generation(Request):
             return []
         # One more is drawn after the drafts.
         room = self.max_new - len(self.tokens) - 1
-        return self.speculation.draft(self.context.journal, min(num_tokens, room), num_rows)
+        drafts = self.speculation.draft(self.context.journal, min(num_tokens, room), num_rows)
+        if self.guide is not None:
+            drafts = self.speculation.keep(self.guide.look_ahead(drafts))
+        return drafts
 
     def samples(self, num_tokens: int) -> list[Sample]:
-        return self.draws.samples(num_tokens - 1, self._drafts)
+        masks = None if self.guide is None else [self.guide.mask, *self.guide.ahead]
+        return self.draws.samples(num_tokens - 1, self._drafts, masks)
 
     @property
     def num_drawn(self) -> int:
@@ -347,7 +368,7 @@ class Generation(Request):
             if not self._take(token, one) or token != draft:
                 break
             num_accepted += 1
-            if self.ended:
+            if self.ended or (self.guide is not None and self.guide.is_done):
                 break
         if self.speculation is not None:
             self.speculation.settle(num_accepted)
@@ -365,6 +386,8 @@ class Generation(Request):
         self.draws.take(token)
         if logprobs is not None:
             self.logprobs.append(logprobs)
+        if self.guide is not None:
+            self.guide.accept(token)
         finish = self._finish_after(token)
         if finish is not None:
             self.end(finish)
@@ -395,6 +418,8 @@ class Generation(Request):
         self._add_text(self.stream.push(self.token_bytes(token)))
         if self.stream.matched is not None:
             return Finish("stop-string", text=self.stream.matched)
+        if self.guide is not None and self.guide.is_over:
+            return COMPLETE
         if len(self.tokens) >= self.max_new:
             return LENGTH
         if self.context.owner.budget.left() == 0:

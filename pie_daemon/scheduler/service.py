@@ -23,6 +23,7 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.masks import MaskMaker
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
@@ -79,6 +80,7 @@ class Scheduler:
         self._failure: PieError | None = None
         self._integrity_error: str | None = None
         self._notify: dict[int, Notify] = {}
+        self._masks = MaskMaker(backend.info.name, self._wake.set)
         self._last_batch = Batch(step=0, rows=[])
         self._computed = RateMeter()
         self._generated = RateMeter()
@@ -274,6 +276,7 @@ class Scheduler:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._masks.close()
         self._fail(PieError("closed", f"the scheduler of {self.info.name} was stopped"))
 
     def check(self) -> None:
@@ -329,6 +332,7 @@ class Scheduler:
         try:
             while self._take():
                 self.adapters.work(self._backend)
+                self._make_masks()
                 batch = self._decide()
                 if batch is not None:
                     self._deliver(self._backend.execute(batch))
@@ -354,6 +358,17 @@ class Scheduler:
         except IntegrityError as error:
             self._integrity_error = str(error)
             _log.error("the pages of %s do not add up: %s", self.info.name, error)
+
+    def _make_masks(self) -> None:
+        if not self._state.guided:
+            return
+        with self._lock:
+            due = self._state.guides_due()
+        self._masks.make(due)
+        with self._lock:
+            callbacks = [self._notify[request] for request in self._state.conclude()]
+        for notify in callbacks:
+            notify()
 
     def _decide(self) -> Batch | None:
         with self._lock:

@@ -28,6 +28,11 @@ class Speculation:
         self.drafts = self._index.draft(journal, num_tokens) if num_tokens > 0 else []
         return self.drafts
 
+    def keep(self, num_drafts: int) -> list[int]:
+        """Of what `draft` gave: only so many can be verified."""
+        self.drafts = self.drafts[:num_drafts]
+        return self.drafts
+
     def settle(self, num_accepted: int) -> None:
         """So many of the drafts became tokens."""
         if self.drafts:

@@ -20,6 +20,7 @@ from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.delivery import Counters, Delivery, check_answer
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.fairness import Fairness
+from pie_daemon.scheduler.guide import Guide, guide_for
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.owners import Owner, OwnerTable
@@ -30,6 +31,7 @@ from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import (
     BUDGET,
     CANCELLED,
+    COMPLETE,
     LENGTH,
     Chunk,
     Finish,
@@ -85,6 +87,7 @@ class SchedulerState:
         self._admission_due = False  # something came or went since requests were last admitted
         self._in_flight: list[tuple[Request, Row]] | None = None
         self._moving: list[Request] = []  # running requests that the last batch carried
+        self.guided: dict[int, Generation] = {}  # live, with a constraint
 
     # Contexts
 
@@ -172,12 +175,21 @@ class SchedulerState:
             stream=TextStream(params.stop_strings),
             draws=Draws(params.sampling, counts_for(params.sampling.adjustment, context.journal)),
             speculation=speculation_for(params.drafts),
+            guide=guide_for(
+                params.matcher,
+                params.sampling.adjustment,
+                self.info.eos_tokens if params.ignore_eos else (),
+            ),
         )
         if generation.max_new <= 0:
             generation.end(LENGTH)
+        elif generation.guide is not None and generation.guide.is_over:
+            generation.end(COMPLETE)
         elif context.owner.budget.left() == 0:
             generation.end(BUDGET)
         self._submit(generation)
+        if generation.guide is not None and not generation.ended:
+            self.guided[generation.id] = generation
         return generation.id
 
     def flush(self, context_id: int) -> int | None:
@@ -237,6 +249,25 @@ class SchedulerState:
         for context_id in list(owner.contexts):
             self.drop_context(context_id)
         self.owners.remove(owner)
+
+    # Masks
+
+    def guides_due(self) -> list[Guide]:
+        """Whose masks have to be made before their generations can go on."""
+        return [one.guide for one in self.guided.values() if one.guide and one.guide.is_due]
+
+    def conclude(self) -> list[int]:
+        """Ends the generations whose constraints turned out to have ended or failed; which."""
+        ended = [one for one in self.guided.values() if one.guide and one.guide.is_done]
+        for generation in ended:
+            assert generation.guide is not None
+            if generation.guide.error is None:
+                generation.end(COMPLETE)
+                self._retire(generation)
+            else:
+                self._abort(generation, None)
+                generation.error = generation.guide.error
+        return [generation.id for generation in ended]
 
     # Batches
 
@@ -336,6 +367,7 @@ class SchedulerState:
         was_waiting = self.waiting.pop(request.id, None) is not None
         if was_waiting or self.running.pop(request.id, None) is not None:
             self._fairness.leave(request.context.owner, was_waiting=was_waiting)
+        self.guided.pop(request.id, None)
         request.num_reserved = 0
         self.contexts.touch(request.context)
         self._admission_due = True

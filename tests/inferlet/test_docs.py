@@ -88,6 +88,16 @@ def test_interview_goes_on_until_the_client_closes(pie: FakePie, shipped: Load) 
     assert ["delta", "delta", "done", "delta", "done"] == [event["type"] for event in pie.events]
 
 
+def test_card_gives_its_schema_and_parses_what_is_finished(pie: FakePie, shipped: Load) -> None:
+    """A text that came to no end is not parsed."""
+    pie.answers = [['{"name": "Ada", "age": 36}'], ['{"name": "A']]
+    pie.finish_with("ConstraintComplete")
+    assert {"name": "Ada", "age": 36} == shipped("card").run({"text": "Ada is 36"})
+    assert ["json_schema"] == [kind for kind, _ in pie.constraints]
+    pie.finish_with("Length")
+    assert {"error": "unfinished after 11 tokens"} == shipped("card").run({"text": "?"})
+
+
 def test_every_option_is_in_the_table() -> None:
     """An option nobody can find is none."""
     named = set(re.findall(r"`(\w+)`", GUIDE))

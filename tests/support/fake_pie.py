@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
+
+CONSTRAINTS = ("json", "json_schema", "regex", "lark", "choice")
 
 
 class Err(Exception):
@@ -46,6 +49,10 @@ class FakePie:
     durable: list[str] = field(default_factory=list)
     told: list[tuple[object, ...]] = field(default_factory=list)
     """What contexts were told of visibility and priority."""
+    constraints: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    """Made so far: which kind, and from what."""
+    constrained: list[Any] = field(default_factory=list)
+    """What each generation was given."""
 
     def finish_with(self, name: str, *value: object) -> None:
         self.reason = _reason(name, *value)
@@ -65,12 +72,17 @@ class FakePie:
                 delete_saved=self._delete_saved,
             ),
             "inference": SimpleNamespace(
-                generate=lambda context, options, _, adapter: Generation(
-                    pie, context, options, adapter
+                generate=lambda context, options, constraint, adapter: Generation(
+                    pie, context, options, constraint, adapter
                 )
             ),
             "adapters": SimpleNamespace(
                 Adapter=SimpleNamespace(open=lambda model, name: Adapter(pie, name))
+            ),
+            "constraints": SimpleNamespace(
+                Constraint=SimpleNamespace(
+                    **{kind: partial(Constraint, pie, kind) for kind in CONSTRAINTS}
+                )
             ),
             "session": SimpleNamespace(send=self.sent.append, receive=self._receive),
             "events": SimpleNamespace(wait_any=lambda items, timeout_ms: list(range(len(items)))),
@@ -169,11 +181,25 @@ class Context(Resource):
         return Context(self.pie, list(self.held))
 
 
+class Constraint(Resource):
+    """Knows nothing of grammars."""
+
+    def __init__(self, pie: FakePie, kind: str, model: Model, *source: Any) -> None:
+        super().__init__(pie)
+        pie.constraints.append((kind, source))
+
+
 class Generation(Resource):
     def __init__(
-        self, pie: FakePie, context: Context, options: str, adapter: Adapter | None
+        self,
+        pie: FakePie,
+        context: Context,
+        options: str,
+        constraint: Constraint | None,
+        adapter: Adapter | None,
     ) -> None:
         super().__init__(pie)
+        pie.constrained.append(constraint)
         pie.adapters.append(None if adapter is None else adapter.name)
         self._context = context
         self._chunks = pie.answers.pop(0)

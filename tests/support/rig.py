@@ -9,6 +9,7 @@ from typing import Any
 
 from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
+from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
 from pie_daemon.host.topics import Topics
@@ -45,6 +46,9 @@ class Letters:
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([ord("a") + token % 26])
+
+    def is_special(self, token: int) -> bool:
+        return False
 
     def apply_chat_template(
         self, messages: list[dict[str, Any]], tools: object, add_generation_prompt: bool
@@ -95,9 +99,9 @@ class Rig:
         self.tools = Tools(self.outside, lambda: self.mcp, lambda: self.limits)
         web = Web(self.outside, lambda: self.limits)
         self.adapters = root / "adapters"
-        model = Model(
-            "dummy", backend.info, tokenizer, self.scheduler, AdapterFolder(self.adapters)
-        )
+        grammars = GrammarCompiler(tokenizer, backend.info, lambda: self.limits)
+        adapters = AdapterFolder(self.adapters)
+        model = Model("dummy", backend.info, tokenizer, self.scheduler, grammars, adapters)
         models = Models({"dummy": model}, "dummy")
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)

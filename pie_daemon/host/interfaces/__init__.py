@@ -10,6 +10,7 @@ from pie_daemon.host.context import Model
 from pie_daemon.host.guest import current
 from pie_daemon.host.interfaces import (
     adapters,
+    constraints,
     contexts,
     events,
     http,
@@ -57,6 +58,7 @@ INTERFACES: tuple[Interface, ...] = (
     _interface("models", models.FUNCTIONS, {"model": Model}),
     _interface("contexts", contexts.FUNCTIONS, {"context": contexts.Context}),
     _interface("adapters", adapters.FUNCTIONS, {"adapter": adapters.Adapter}),
+    _interface("constraints", constraints.FUNCTIONS, {"constraint": constraints.Constraint}),
     _interface(
         "inference",
         inference.FUNCTIONS,
@@ -71,5 +73,4 @@ INTERFACES: tuple[Interface, ...] = (
     _interface("storage", storage.FUNCTIONS),
     _interface("http", http.FUNCTIONS, {"exchange": http.Exchange}),
     _interface("tools", tools.FUNCTIONS, {"call": tools.Call}),
-    *unsupported.interfaces(VERSION, _bind),
 )

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from pie_daemon.errors import PieError
+from pie_daemon.grammar.matcher import Matcher
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces.adapters import Adapter, digest_for
+from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
 from pie_daemon.host.interfaces.unsupported import refusals
@@ -37,13 +39,32 @@ class Generation:
 
 
 def generate(
-    host: HostContext, context: Context, options: str, constraint: object, adapter: Adapter | None
+    host: HostContext,
+    context: Context,
+    options: str,
+    constraint: Constraint | None,
+    adapter: Adapter | None,
 ) -> Generation:
-    if constraint is not None:
-        raise PieError("unsupported", "constraints are not supported by this version")
-    params = replace(_params(parse_options(options)), adapter=digest_for(context.model, adapter))
+    params = replace(
+        _params(parse_options(options)),
+        adapter=digest_for(context.model, adapter),
+        matcher=_matcher(context, constraint),
+    )
     request = context.model.scheduler.generate(context.id, params, host.mailbox.wake)
     return Generation(host, context, request)
+
+
+def _matcher(context: Context, constraint: Constraint | None) -> Matcher | None:
+    """A fork, with its first mask made here, in the program's own thread."""
+    if constraint is None:
+        return None
+    if constraint.model is not context.model:
+        raise PieError(
+            "invalid-argument",
+            f"the constraint is for {constraint.model.name}, the context for {context.model.name}",
+        )
+    constraint.matcher.mask()
+    return constraint.matcher.fork()
 
 
 def _params(options: GenerateOptions) -> GenerateParams:

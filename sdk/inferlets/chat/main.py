@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inferlet import Arguments, Chat, Model, Reply, ToolCall, generate_options, session
+from inferlet import Arguments, Chat, Constraint, Model, Reply, ToolCall, generate_options, session
 
 
 def run(input: dict[str, Any]) -> dict[str, Any]:
@@ -10,13 +10,16 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     messages = arguments.items("messages")
     tools = arguments.items("tools", None)
     stream = arguments.boolean("stream", False)
+    response_format = arguments.mapping("response_format", None)
     options = generate_options(arguments)
     arguments.finish()
 
-    chat = Chat(Model.open(), messages, tools=tools)
+    model = Model.open()
+    chat = Chat(model, messages, tools=tools)
+    constraint = Constraint.response_format(model, response_format)
     options["chunk_tokens"] = 1 if stream else 0
     reply = Reply()
-    for piece in chat.stream(reply, **options):
+    for piece in chat.stream(reply, constraint=constraint, **options):
         if stream:
             send(piece)
     if stream:

@@ -7,6 +7,7 @@ from inferlet import events, http, messaging, runtime, session, storage, tools
 from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
+from inferlet.constraint import Constraint
 from inferlet.context import Context, GenerateOptions, delete_saved, saved
 from inferlet.errors import (
     AlreadyExists,
@@ -39,6 +40,7 @@ __all__ = [
     "Chat",
     "Chunk",
     "Closed",
+    "Constraint",
     "Context",
     "Denied",
     "Exhausted",

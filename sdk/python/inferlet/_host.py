@@ -19,6 +19,7 @@ INTERFACES = (
     "models",
     "contexts",
     "adapters",
+    "constraints",
     "inference",
     "session",
     "messaging",

@@ -74,6 +74,9 @@ class Arguments:
         value = self._take(key, None, _is_biases, "an object of token ids and numbers within 100")
         return None if value is None else {int(token): bias for token, bias in value.items()}
 
+    def mapping(self, key: str, default: Any = ...) -> Any:
+        return self._take(key, default, lambda v: isinstance(v, dict), "an object")
+
     def items(self, key: str, default: Any = ...) -> Any:
         """A list of JSON objects, which is what `messages` and `tools` are."""
         allowed = "a list of objects"

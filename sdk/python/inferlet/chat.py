@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Unpack
 
 from inferlet.adapter import Adapter
+from inferlet.constraint import Constraint
 from inferlet.context import Context, GenerateOptions
 from inferlet.errors import InvalidArgument
 from inferlet.generation import FinishReason, TokenLogprobs, Usage
@@ -78,21 +79,30 @@ class Chat:
             self.messages, tools=self.tools, add_generation_prompt=add_generation_prompt
         )
 
-    def reply(self, **options: Unpack[GenerateOptions]) -> Reply:
+    def reply(
+        self, *, constraint: Constraint | None = None, **options: Unpack[GenerateOptions]
+    ) -> Reply:
         """Lets the model answer, adds the answer to the conversation and returns it."""
         reply = Reply()
         options.setdefault("chunk_tokens", 0)
-        for _ in self.stream(reply, **options):
+        for _ in self.stream(reply, constraint=constraint, **options):
             pass
         return reply
 
     def stream(
-        self, reply: Reply | None = None, **options: Unpack[GenerateOptions]
+        self,
+        reply: Reply | None = None,
+        *,
+        constraint: Constraint | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Iterator[str | ToolCall]:
         """Pieces of text and tool calls as they come; the whole gathers in `reply`."""
         reply = Reply() if reply is None else reply
         parser = ToolCallParser()
-        with self._prompted().generate(adapter=self.adapter, **options) as generation:
+        prompted = self._prompted()
+        with prompted.generate(
+            constraint=constraint, adapter=self.adapter, **options
+        ) as generation:
             for chunk in generation:
                 yield from _pieces(parser, parser.feed(chunk.text), reply)
             yield from _pieces(parser, parser.close(), reply)

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 from inferlet import _host
 from inferlet.adapter import Adapter
+from inferlet.constraint import Constraint
 from inferlet.generation import Generation
 from inferlet.model import Model
 
@@ -148,16 +149,28 @@ class Context:
         _host.call(self.handle.set_priority, priority)
 
     def generate(
-        self, *, adapter: Adapter | None = None, **options: Unpack[GenerateOptions]
+        self,
+        *,
+        constraint: Constraint | None = None,
+        adapter: Adapter | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Generation:
         """Starts decoding after the last token; see `GenerateOptions`.
 
+        With a constraint the text keeps to it, from where it stands now, and ends when nothing may
+        follow; the constraint itself stays where it is.
         An adapter computes what is not computed yet and what is drawn; what is computed stays.
         """
         given = {name: value for name, value in options.items() if value is not None}
         lora = None if adapter is None else adapter.handle
         return Generation(
-            _host.call(_host.inference.generate, self.handle, json.dumps(given), None, lora)
+            _host.call(
+                _host.inference.generate,
+                self.handle,
+                json.dumps(given),
+                None if constraint is None else constraint.handle,
+                lora,
+            )
         )
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from inferlet import _host
 from inferlet.events import Waitable
 
 FinishReason = Literal["stop", "length", "budget", "cancelled"]
-"""`stop`: an end token, stop token or stop string came; `Generation.stopped_by` says which."""
+"""`stop`: an end token, stop token or stop string came; `Generation.stopped_by` says which. Or the
+text is all that its constraint allows; then it is None."""
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "FinishReason_StopToken": "stop",

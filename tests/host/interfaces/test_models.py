@@ -34,7 +34,7 @@ class Refusing:
 
 def model(tokenizer: Any = None) -> Model:
     unused: Any = None
-    return Model("m", INFO, tokenizer, unused)
+    return Model("m", INFO, tokenizer, unused, unused)
 
 
 @pytest.mark.parametrize("tokens", [[10], [0, 4_000_000_000]])

@@ -14,6 +14,9 @@ the model, as long as it is not at its end token within eight greedy tokens, the
      "generation": {"same": true, "seeded": true, "length": true, "stop_token": true,
                     "usage": true, "busy": "busy", "waited": true, "cancelled": true,
                     "refused": "invalid-argument"},
+     "constraints": {"texts": true, "finished": true, "chat": true, "forked": true,
+                     "rolled_back": true, "followed": true, "formats": true, "atomic": true,
+                     "refused": ["invalid-argument", "invalid-argument", "invalid-argument"]},
      "chat":    {"turns": 4, "prefix_kept": true},
      "session": {"text": "ping", "blob": ["data", [0, 255]], "end": true},
      "events":  {"timeout": true, "timer": true},
@@ -32,6 +35,7 @@ from typing import Any
 
 from inferlet import (
     Chat,
+    Constraint,
     Context,
     Model,
     PieError,
@@ -52,7 +56,7 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     if "wait" in input:
         session.receive()
     model = Model.open()
-    parts = (about_context, about_hidden, about_generation, about_chat)
+    parts = (about_context, about_hidden, about_generation, about_constraints, about_chat)
     answers = {part.__name__.removeprefix("about_"): part(model) for part in parts}
     return {
         "model": about_model(model),
@@ -216,6 +220,68 @@ def prompted(model: Model) -> Context:
     context = Context(model)
     context.append_text(PROMPT)
     return context
+
+
+class Flag:
+    """A class of pydantic's kind."""
+
+    @staticmethod
+    def model_json_schema() -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+def about_constraints(model: Model) -> dict[str, Any]:
+    answers = Constraint.choice(model, ["yes", "no"])
+    flags = [Constraint.json_schema(model, one) for one in (Flag, '{"enum": [true, false]}')]
+    others = (Constraint.regex(model, "[a-c]{3}"), Constraint.lark(model, 'start: "a" "b"'))
+    made = [constrained(model, one) for one in (answers, *flags, *others)]
+    texts = [text for text, _ in made]
+    asked = Chat(model).user("so?").reply(constraint=answers, temperature=0)
+    object_format = {"type": "json_schema", "json_schema": {"schema": Flag.model_json_schema()}}
+    formats = [{"type": "text"}, object_format]
+    return {
+        "texts": texts[0] in ("yes", "no")
+        and {*texts[1:3]} <= {"true", "false"}
+        and (len(texts[3]), texts[4]) == (3, "ab"),
+        "finished": all(ended == ("stop", None) for _, ended in made),
+        "chat": asked.text in ("yes", "no"),
+        **while_following(model, answers),
+        "formats": [Constraint.response_format(model, one) is None for one in formats]
+        == [True, False],
+        "refused": [
+            code_of(Constraint.json_schema, model, "{"),
+            code_of(Constraint.choice, model, []),
+            code_of(Constraint.response_format, model, {"type": "yaml"}),
+        ],
+    }
+
+
+def while_following(model: Model, constraint: Constraint) -> dict[str, Any]:
+    start = constraint.allowed()
+    with constraint.fork() as fork:
+        fork.accept(start[0])
+        forked = fork.allowed() != start and constraint.allowed() == start
+        code = code_of(fork.accept, [*fork.allowed()[:1], start[0], start[0]])
+        atomic = (code, fork.allowed() != start) == ("invalid-argument", True)
+        fork.rollback(1)
+        rolled_back = fork.allowed() == start
+    free = Constraint.json(model)
+    whole = Constraint.lark(model, 'start: "ab"')
+    while not whole.complete:
+        whole.accept([whole.allowed()[0]])
+    ends = set(whole.allowed())
+    return {
+        "forked": forked,
+        "atomic": atomic,
+        "rolled_back": rolled_back,
+        "followed": ends == set(model.info.eos_tokens) and not free.complete,
+    }
+
+
+def constrained(model: Model, constraint: Constraint) -> tuple[str, tuple[Any, Any]]:
+    with prompted(model) as context:
+        made = context.generate(constraint=constraint, max_tokens=32).collect()
+        return made.text, (made.finish_reason, made.stopped_by)
 
 
 def about_chat(model: Model) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from llguidance import LLMatcher, LLTokenizer
 from pie_backend.batch import Adjustment, Sampling
 from pie_backend.model_dir import resolve
 from pie_daemon.grammar.source import Source, choice
+from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.request import GenerateParams
 from support.guided import Guided, Written
 
@@ -115,6 +116,32 @@ def test_everything_finished_is_what_was_asked_for(guided: Guided, kind: str) ->
     for written in finished:
         assert ended_by(written) in ("constraint-complete", "stop-token")
         assert is_wanted(kind, written.text), written.text
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_guesses_change_no_token(guided: Guided, kind: str) -> None:
+    """Greedy, drawn and penalised, with speculation and without, under the same constraint."""
+    samplings = [
+        Sampling(),
+        Sampling(temperature=0.9, seed=5),
+        Sampling(adjustment=Adjustment(1.2, 0.4, 0.4)),
+    ]
+    prompt = guided.prompt(f"{PROMPTS[0]} {PROMPTS[0]}")
+
+    def written(drafts: DraftParams | None) -> list[Written]:
+        asked = [
+            (prompt, params(guided, kind, sampling=sampling, drafts=drafts))
+            for sampling in samplings
+        ]
+        return guided.write(asked)
+
+    plain = [(one.tokens, one.text, one.finish) for one in written(None)]
+    drafts = DraftParams(max_draft=4, min_match=1, max_match=3)
+    before = guided.scheduler.stats().drafted_tokens
+
+    assert plain == [(one.tokens, one.text, one.finish) for one in written(drafts)]
+    if guided.path == "crumb" and kind == "json-schema":
+        assert guided.scheduler.stats().drafted_tokens > before
 
 
 def params(guided: Guided, kind: str, **options: Any) -> GenerateParams:

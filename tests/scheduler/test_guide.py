@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from pie_backend.batch import Adjustment, BackendConfig, Sampling
 from pie_backend.dummy import DummyBackend, Vocabulary
 from pie_daemon.errors import PieError
+from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Finish, GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import Stepper, letters
@@ -57,8 +58,8 @@ class Steps:
     def rollback(self, num_tokens: int) -> None:
         raise NotImplementedError
 
-    def fork(self) -> Any:
-        raise NotImplementedError
+    def fork(self) -> Steps:
+        return replace(self, seen=self.seen.copy())
 
     @property
     def complete(self) -> bool:
@@ -73,10 +74,12 @@ class Steps:
         return self.is_over or (self.may_end_after is not None and self.place >= self.may_end_after)
 
 
-def run(stepper: Stepper, params: GenerateParams) -> tuple[list[int], Finish | None]:
+def run(
+    stepper: Stepper, params: GenerateParams, prompt: Sequence[int] = PROMPT
+) -> tuple[list[int], Finish | None]:
     """Drives masks and batches as the service does."""
     state = stepper.state
-    request = state.generate(stepper.context(PROMPT), params)
+    request = state.generate(stepper.context(prompt), params)
     while state.finish(request) is None and not state.ready(request):
         for guide in state.guides_due():
             guide.make()
@@ -121,6 +124,62 @@ def test_completion_goes_before_the_limits() -> None:
     """A text that is whole with its last token is complete."""
     assert COMPLETE == run(Stepper(), asked(Steps([{7}, {8}]), max_tokens=2))[1]
     assert BUDGET != run(Stepper(), asked(Steps([{7}])))[1]
+
+
+FREE = set(range(1, VOCAB))
+ROUND = [{11}, {12, 40}, {13}, {14}, {11, 40}]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        Steps(ROUND * 4),
+        Steps([FREE] * 30),
+        Steps([FREE] * 30, may_end_after=3),
+        Steps([*ROUND, FREE, {7}, FREE] * 3),
+        Steps([FREE] * 8, fails_at=6),
+    ],
+    ids=["narrow", "free", "may end", "mixed", "fails"],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sampling": Sampling(1.0, seed=3)},
+        {"sampling": Sampling(adjustment=Adjustment(1.3, 0.5, 0.25))},
+        {"max_tokens": 7},
+        {"stop_tokens": (14,)},
+    ],
+    ids=["greedy", "drawn", "penalised", "length", "stop"],
+)
+def test_guesses_change_nothing_under_a_constraint(steps: Steps, options: dict[str, Any]) -> None:
+    """The same tokens and the same end as without, whatever the guesses run into."""
+    vocabulary = Vocabulary(lag=4, eos_period=25)
+
+    def outcome(drafts: DraftParams | None) -> tuple[Any, list[int], int]:
+        stepper = Stepper(vocabulary=vocabulary)
+        matcher = replace(steps, seen=[])
+        try:
+            found: Any = run(stepper, asked(matcher, drafts=drafts, **options), PROMPT * 2)
+        except PieError as error:
+            found = error.code
+        return found, matcher.seen, len(stepper.batches)
+
+    plain, plainly_seen, num_plain = outcome(None)
+    guessed, seen, num_batches = outcome(DraftParams(max_draft=4, min_match=1, max_match=3))
+
+    assert (plain, plainly_seen) == (guessed, seen)
+    assert num_batches <= num_plain
+
+
+def test_guesses_save_batches_under_a_constraint() -> None:
+    """What the constraint forces and the text repeats is verified several tokens at a time."""
+    stepper = Stepper()
+    drafts = DraftParams(max_draft=4, min_match=1, max_match=3)
+    tokens, finish = run(stepper, asked(Steps([{11}, {12}, {13}, {14}] * 5), drafts=drafts))
+
+    assert ([11, 12, 13, 14] * 5, COMPLETE) == (tokens, finish)
+    assert len(stepper.batches) < 12
 
 
 def test_an_empty_text_is_complete_at_once() -> None:

@@ -37,7 +37,8 @@ def host(scheduler: FakeScheduler) -> Any:
     """A program whose contexts may have priorities up to 3, beside one model."""
     info: Any = SimpleNamespace(revision="r1")
     fake: Any = scheduler
-    model = Model("crumb", info, None, fake)  # type: ignore[arg-type]
+    nothing: Any = None
+    model = Model("crumb", info, nothing, fake, nothing)
     return SimpleNamespace(
         instance_id="one", priority_max=3, models=Models({"crumb": model}, "crumb"), saved=None
     )

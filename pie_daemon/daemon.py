@@ -22,6 +22,7 @@ from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
+from pie_daemon.gateway.server import Gateway
 from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
@@ -68,6 +69,7 @@ class Daemon:
         self._backends: list[Backend] = []
         self._models: dict[str, Model] = {}
         self._server: Server | None = None
+        self._gateway: Gateway | None = None
         self._watcher: Watcher | None = None
         self._supervisor: Supervisor | None = None
         self._storage: Storage | None = None
@@ -99,6 +101,7 @@ class Daemon:
         self._start_watcher()
         # 5. Clients; what users had uploaded comes back meanwhile, like what lies in the folder.
         await self._start_listener()
+        await self._start_gateway()
         self._tasks.spawn(asyncio.to_thread(self._programs.restore), "restore uploads")
         if (interval_s := self.config.metrics.log_interval_s) is not None:
             self._tasks.spawn(self._log_load(interval_s), "log load")
@@ -114,18 +117,15 @@ class Daemon:
 
     async def stop(self) -> None:
         systemd.notify("STOPPING=1")
-        # 1. Nothing new: no launches, no uploads, no new files.
-        if self._server is not None:
-            self._server.drain()
-        if self._watcher is not None:
-            await asyncio.to_thread(self._watcher.stop)
-        await self._tasks.close()
+        # 1. Nothing new: no launches, no uploads, no requests, no new files.
+        await self._refuse_new()
         # 2. Programs may end by themselves for a while; then they are ended.
         if self._supervisor is not None:
             await asyncio.to_thread(self._supervisor.close, self.config.runtime.drain_s)
         # 3. Clients have their last events; goodbye.
-        if self._server is not None:
-            await self._server.close()
+        for front in (self._gateway, self._server):
+            if front is not None:
+                await front.close()
         # 4. Tools and exchanges, which nobody waits for any more.
         await asyncio.to_thread(self._tools.close)
         await asyncio.to_thread(self._outside.close)
@@ -136,6 +136,14 @@ class Daemon:
         # 6. The lock last: from here another daemon may start.
         if self._lock is not None:
             self._lock.release()
+
+    async def _refuse_new(self) -> None:
+        for front in (self._gateway, self._server):
+            if front is not None:
+                front.drain()
+        if self._watcher is not None:
+            await asyncio.to_thread(self._watcher.stop)
+        await self._tasks.close()
 
     async def _log_load(self, interval_s: float) -> None:
         assert self._supervisor is not None
@@ -177,7 +185,7 @@ class Daemon:
         self._programs = ProgramStore(state / "programs", sandbox, config.limits.upload_bytes)
         assert config.model.name is not None  # `complete` has filled it in
         self._storage = Storage(state / "storage.sqlite3", lambda: self.config.limits)
-        shared = Shared(
+        self._shared = Shared(
             Models(self._models, config.model.name),
             Topics(lambda: self.config.limits),
             self._storage,
@@ -186,7 +194,7 @@ class Daemon:
             SavedContexts(state / "contexts", lambda: self.config.limits),
         )
         self._supervisor = Supervisor(
-            self._programs, sandbox, shared, config.runtime, lambda: self.config.limits
+            self._programs, sandbox, self._shared, config.runtime, lambda: self.config.limits
         )
 
     def _start_watcher(self) -> None:
@@ -214,6 +222,17 @@ class Daemon:
         await server.start()
         self._server = server
 
+    async def _start_gateway(self) -> None:
+        config = self.config
+        if not config.gateway.enabled:
+            return
+        assert self._supervisor is not None
+        folder = config.watcher.dir or ""
+        self._gateway = Gateway(
+            config.gateway, self._supervisor, self._programs, self._shared.models, folder
+        )
+        await self._gateway.start()
+
     def _detail(self) -> Mapping[str, Any]:
         """What `status` tells beside the listener's own numbers."""
         return {
@@ -225,6 +244,7 @@ class Daemon:
                 for name, model in self._models.items()
             },
             "watcher": msgspec.to_builtins(self._watcher.stats()) if self._watcher else None,
+            "gateway": self._gateway.detail() if self._gateway else None,
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,9 @@ TOOL_RULE_WORDS = "an MCP server, SERVER/TOOL, or *"
 HostRule = Annotated[str, Meta(pattern=HOST_RULE, max_length=300, title=HOST_RULE_WORDS)]
 ToolRule = Annotated[str, Meta(pattern=TOOL_RULE, max_length=300, title=TOOL_RULE_WORDS)]
 
+Contract = Literal["chat", "completion"]
+"""Which requests of the OpenAI-compatible endpoint a program answers."""
+
 _WORDS = {
     HOST_RULE: HOST_RULE_WORDS,
     TOOL_RULE: TOOL_RULE_WORDS,
@@ -53,6 +56,8 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None leaves it to the file's name."""
     version: Version = ""
     description: Annotated[str, Meta(max_length=500)] = ""
+    contract: Contract | None = None
+    """It speaks the event contract, so that its name is a model name. None: it is no model."""
 
 
 class Grants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from pie_daemon import log
 from pie_daemon.cli.exits import UsageError
 from pie_daemon.config import PieConfig, load
 from pie_daemon.errors import PieError
+from pie_daemon.gateway.config import GatewayConfig
 from pie_daemon.listener.config import ListenerConfig
 
 # A program that outlives its command is nobody's.
@@ -68,6 +69,7 @@ def _cut_down(config: PieConfig, folder: Path) -> PieConfig:
         config,
         backend=replace(config.backend, placement="inline"),
         listener=ListenerConfig(),
+        gateway=GatewayConfig(),
         watcher=replace(config.watcher, dir=str(folder), mode="poll"),
         runtime=replace(config.runtime, drain_s=_DRAIN_S),
         logging=replace(config.logging, level="error"),

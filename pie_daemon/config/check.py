@@ -15,6 +15,7 @@ from pie_daemon.config import schema
 from pie_daemon.config.errors import COMMAND_LINE, ConfigError, Problem
 from pie_daemon.config.sections import PieConfig
 from pie_daemon.config.tree import DEFAULT, Key, Tree, dotted, flatten
+from pie_daemon.gateway.config import exposure
 
 
 def to_config(tree: Tree) -> PieConfig:
@@ -68,7 +69,8 @@ def _reason(key: Key, value: Any) -> str | None:
     try:
         msgspec.convert(value, leaf.type)
     except msgspec.ValidationError:
-        return f"{value!r} is not allowed; expected {leaf.allowed}"
+        what = "the value" if leaf.is_secret else repr(value)
+        return f"{what} is not allowed; expected {leaf.allowed}"
     return None
 
 
@@ -89,6 +91,8 @@ def _conflicts(config: PieConfig, tree: Tree) -> Iterator[Problem]:
         name = model.name or next(iter(config.models))
         reason = f"the default model is one of `models`: set models.{name}.adapters instead"
         yield _problem(tree, ("model", "adapters"), reason)
+    if (exposed := exposure(config.gateway)) is not None:
+        yield _problem(tree, ("gateway", "host"), exposed)
 
 
 def _outside(config: PieConfig, tree: Tree) -> Iterator[Problem]:

@@ -130,8 +130,10 @@ def _instances(key: Key, values: dict[str, Any]) -> list[Key]:
 
 
 def _shown(value: Any, leaf: schema.Leaf) -> Any:
-    """Of a secret only the names."""
-    return dict.fromkeys(value, "***") if leaf.is_secret else value
+    """Of a secret only the names, or how many there are."""
+    if not leaf.is_secret:
+        return value
+    return dict.fromkeys(value, "***") if isinstance(value, dict) else ["***"] * len(value)
 
 
 def _get(values: dict[str, Any], key: Key) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from pie_daemon.gateway.config import GatewayConfig
 from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.log import LoggingConfig
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
@@ -165,6 +166,7 @@ class PieConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     scheduler: SchedulerConfig = SchedulerConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     listener: ListenerConfig = ListenerConfig()
+    gateway: GatewayConfig = GatewayConfig()
     watcher: WatcherConfig = WatcherConfig()
     limits: LimitsConfig = LimitsConfig()
     mcp: McpConfig = McpConfig()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pie_bakery.component import ComponentError, read_component
-from pie_bakery.manifest import Manifest, ManifestError
+from pie_bakery.manifest import Contract, Manifest, ManifestError
 from pie_bakery.manifest import parse as parse_manifest
 from pie_daemon.errors import PieError
 from pie_daemon.runtime.objects import ObjectStore, StoredObject
@@ -62,6 +62,8 @@ class ProgramInfo:
     updated_at: float
     """Unix seconds."""
     instances: int
+    contract: Contract | None = None
+    """Which kind of requests the version that serves answers, if any."""
 
 
 @dataclass(slots=True)
@@ -275,6 +277,7 @@ def _info(namespace: str, name: str, entry: _Entry) -> ProgramInfo:
         reason=entry.reason if entry.candidate == "rejected" else _pending(entry),
         updated_at=entry.updated_at,
         instances=program.instances if program else 0,
+        contract=facts.contract if facts else None,
     )
 
 

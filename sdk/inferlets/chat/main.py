@@ -7,6 +7,7 @@ from inferlet import Arguments, Chat, Constraint, Model, Reply, ToolCall, genera
 
 def run(input: dict[str, Any]) -> dict[str, Any]:
     arguments = Arguments(input)
+    model = arguments.text("model", None)
     messages = arguments.items("messages")
     tools = arguments.items("tools", None)
     stream = arguments.boolean("stream", False)
@@ -14,27 +15,33 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     options = generate_options(arguments)
     arguments.finish()
 
-    model = Model.open()
-    chat = Chat(model, messages, tools=tools)
-    constraint = Constraint.response_format(model, response_format)
+    opened = Model.open(model)
+    chat = Chat(opened, messages, tools=tools)
+    constraint = Constraint.response_format(opened, response_format)
     options["chunk_tokens"] = 1 if stream else 0
+    wants_logprobs = options.get("logprobs") is not None
     reply = Reply()
+    sent = 0  # tokens
     for piece in chat.stream(reply, constraint=constraint, **options):
         if stream:
-            send(piece)
+            send(piece, logprobs(reply, sent) if wants_logprobs else {})
+        sent = len(reply.tokens)
     if stream:
         session.send_event("usage", **reply.usage.to_dict())
     answer = result(reply)
-    if options.get("logprobs") is not None:
-        answer["logprobs"] = reply.logprobs
-    return answer
+    return {**answer, "logprobs": reply.logprobs} if wants_logprobs else answer
 
 
-def send(piece: str | ToolCall) -> None:
+def send(piece: str | ToolCall, more: dict[str, Any]) -> None:
     if isinstance(piece, str):
-        session.send_event("delta", text=piece)
+        session.send_event("delta", text=piece, **more)
     else:
         session.send_event("tool_call", id=piece.id, name=piece.name, arguments=piece.arguments)
+
+
+def logprobs(reply: Reply, start: int) -> dict[str, Any]:
+    """Of the tokens that came since the last piece."""
+    return {"tokens": reply.tokens[start:], "logprobs": reply.logprobs[start:]}
 
 
 def result(reply: Reply) -> dict[str, Any]:

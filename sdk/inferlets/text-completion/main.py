@@ -7,26 +7,30 @@ from inferlet import Arguments, Context, Generation, Model, generate_options, se
 
 def run(input: dict[str, Any]) -> dict[str, Any]:
     arguments = Arguments(input)
+    name = arguments.text("model", None)
     prompt = arguments.text("prompt")
     stream = arguments.boolean("stream", False)
     options = generate_options(arguments)
     arguments.finish()
 
-    model = Model.open()
+    wants_logprobs = options.get("logprobs") is not None
+    model = Model.open(name)
     with Context(model) as context:
         context.append(model.encode(prompt, add_special=True))
         options["chunk_tokens"] = 1 if stream else 0
         with context.generate(**options) as generation:
-            answer = complete(generation, stream)
-    if options.get("logprobs") is not None:
-        answer["logprobs"] = generation.logprobs
-    return answer
+            answer = complete(generation, stream, wants_logprobs)
+    return {**answer, "logprobs": generation.logprobs} if wants_logprobs else answer
 
 
-def complete(generation: Generation, stream: bool) -> dict[str, Any]:
+def complete(generation: Generation, stream: bool, wants_logprobs: bool) -> dict[str, Any]:
+    sent = 0  # tokens
     for chunk in generation:
         if stream and chunk.text:
-            session.send_event("delta", text=chunk.text)
+            session.send_event(
+                "delta", text=chunk.text, **(logprobs(generation, sent) if wants_logprobs else {})
+            )
+            sent = len(generation.tokens)
     if stream:
         session.send_event("usage", **generation.usage.to_dict())
     return {
@@ -34,3 +38,8 @@ def complete(generation: Generation, stream: bool) -> dict[str, Any]:
         "tokens": generation.tokens,
         "finish_reason": generation.finish_reason,
     }
+
+
+def logprobs(generation: Generation, start: int) -> dict[str, Any]:
+    """Of the tokens that came since the last piece of text."""
+    return {"tokens": generation.tokens[start:], "logprobs": generation.logprobs[start:]}

@@ -96,7 +96,8 @@ class Chat:
         constraint: Constraint | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Iterator[str | ToolCall]:
-        """Pieces of text and tool calls as they come; the whole gathers in `reply`."""
+        """Pieces of text and tool calls as they come; the whole gathers in `reply`, its tokens
+        and logprobs up to each piece."""
         reply = Reply() if reply is None else reply
         parser = ToolCallParser()
         prompted = self._prompted()
@@ -104,10 +105,11 @@ class Chat:
             constraint=constraint, adapter=self.adapter, **options
         ) as generation:
             for chunk in generation:
+                reply.tokens += chunk.tokens
+                reply.logprobs += chunk.logprobs
                 yield from _pieces(parser, parser.feed(chunk.text), reply)
             yield from _pieces(parser, parser.close(), reply)
-            reply.tokens, reply.usage = generation.tokens, generation.usage
-            reply.logprobs, reply.finish_reason = generation.logprobs, generation.finish_reason
+            reply.usage, reply.finish_reason = generation.usage, generation.finish_reason
         self._remember(reply)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
-from pie_daemon.gateway.server import Gateway
+from pie_daemon.gateway.server import Gateway, Places
 from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
@@ -227,9 +227,9 @@ class Daemon:
         if not config.gateway.enabled:
             return
         assert self._supervisor is not None
-        folder = config.watcher.dir or ""
+        places = Places(Path(config.watcher.dir or ""), self.paths.state / "shipped")
         self._gateway = Gateway(
-            config.gateway, self._supervisor, self._programs, self._shared.models, folder
+            config.gateway, self._supervisor, self._programs, self._shared.models, places
         )
         await self._gateway.start()
 

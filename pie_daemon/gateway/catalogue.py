@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pie_backend.tokenizer import Tokenizer
 from pie_daemon.errors import PieError
-from pie_daemon.gateway.errors import ApiError, invalid, refused
+from pie_daemon.gateway.errors import ApiError, invalid
 from pie_daemon.gateway.request import Kind
 from pie_daemon.host.context import Model, Models
 from pie_daemon.runtime.programs import Program, ProgramInfo, ProgramStore
@@ -34,7 +35,7 @@ class Target:
 
 
 class Catalogue:
-    def __init__(self, models: Models, programs: ProgramStore, folder: str) -> None:
+    def __init__(self, models: Models, programs: ProgramStore, folder: Path) -> None:
         """`folder`: where an operator puts programs, for the errors that ask for one."""
         self._models = models
         self._programs = programs
@@ -77,7 +78,7 @@ class Catalogue:
             program = self._programs.resolve(username, name)
         except PieError as error:
             if error.code == "busy":
-                raise refused(error) from None
+                raise _not_yet(error) from None
             raise self._unknown(name, username) from None
         contract = program.manifest.inferlet.contract
         if contract is None:
@@ -89,7 +90,7 @@ class Catalogue:
 
     def _not_served(self, model: str, program: str, error: PieError) -> ApiError:
         if error.code == "busy":
-            return refused(error)
+            return _not_yet(error)
         return ApiError(
             503,
             f"the model {model!r} is loaded, but the inferlet {program!r} that answers for it is "
@@ -108,6 +109,11 @@ class Catalogue:
             param="model",
             code="model_not_found",
         )
+
+
+def _not_yet(error: PieError) -> ApiError:
+    """The program is being compiled."""
+    return ApiError(503, error.message, param="model", code="busy", again=True)
 
 
 def _speaks(info: ProgramInfo) -> bool:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import structlog
@@ -18,6 +20,7 @@ from pie_daemon.gateway.catalogue import Catalogue
 from pie_daemon.gateway.config import GatewayConfig, exposure
 from pie_daemon.gateway.connection import connections
 from pie_daemon.gateway.following import Launcher
+from pie_daemon.gateway.shipped import Shipped
 from pie_daemon.host.context import Models
 from pie_daemon.runtime.programs import ProgramStore
 from pie_daemon.tasks import Tasks
@@ -29,6 +32,14 @@ _LAST_ANSWERS_S = 5.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Places:
+    folder: Path
+    """The inferlet folder."""
+    cache: Path
+    """For programs that are built here because the folder lacks them."""
+
+
 class Gateway:
     """`start` once; `drain`, and later `close`, also after a failed start."""
 
@@ -38,12 +49,13 @@ class Gateway:
         launcher: Launcher,
         programs: ProgramStore,
         models: Models,
-        folder: str,
+        places: Places,
     ) -> None:
         self._config = config
-        catalogue = Catalogue(models, programs, folder)
+        catalogue = Catalogue(models, programs, places.folder)
         self._front = Front(config, Access(config), catalogue, launcher)
         self._server: _Server | None = None
+        self._shipped = Shipped(programs, places.folder, places.cache)
         self._tasks = Tasks("gateway")
         self.url = ""
 
@@ -61,11 +73,13 @@ class Gateway:
         self._server = _Server(_uvicorn_config(self._config, make_app(self._front)))
         self._tasks.spawn(self._server.serve(sockets=[bound]), "serve")
         await self._server.serving.wait()
+        self._tasks.spawn(asyncio.to_thread(self._shipped.provide), "provide programs")
         _log.info("gateway_ready", url=self.url)
 
     def drain(self) -> None:
         """Takes no more connections and requests; those that run go on."""
         self._front.draining = True
+        self._shipped.stop()
         if self._server is not None:
             self._server.stop()
 

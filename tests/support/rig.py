@@ -102,12 +102,12 @@ class Rig:
         grammars = GrammarCompiler(tokenizer, backend.info, lambda: self.limits)
         adapters = AdapterFolder(self.adapters)
         model = Model("dummy", backend.info, tokenizer, self.scheduler, grammars, adapters)
-        models = Models({"dummy": model}, "dummy")
+        self.models = Models({"dummy": model}, "dummy")
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)
         runtime = RuntimeConfig()
         self.saved = SavedContexts(root / "contexts", lambda: self.limits)
-        shared = Shared(models, self.topics, self.storage, web, self.tools, self.saved)
+        shared = Shared(self.models, self.topics, self.storage, web, self.tools, self.saved)
         self.supervisor = Supervisor(self.store, sandbox, shared, runtime, lambda: self.limits)
 
     def install(self, name: str) -> None:

@@ -20,6 +20,7 @@ def test_everything_there_is() -> None:
     name = "my-bot2"
     version = "1.2.3-rc.1"
     description = "d"
+    contract = "chat"
     [grants]
     memory_mb = 64
     cpu_s = 2
@@ -27,7 +28,8 @@ def test_everything_there_is() -> None:
     tools = ["files", "calc/add"]
     """
     hosts, tools = ("api.example.com", "*.example.org:*", "[::1]:8080"), ("files", "calc/add")
-    wanted = Manifest(Identity("my-bot2", "1.2.3-rc.1", "d"), Grants(64, 2.0, hosts, tools))
+    identity = Identity("my-bot2", "1.2.3-rc.1", "d", "chat")
+    wanted = Manifest(identity, Grants(64, 2.0, hosts, tools))
     assert wanted == parse(text.encode())
 
 

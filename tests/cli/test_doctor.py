@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -246,3 +247,25 @@ def test_no_daemon_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("pie_client.sync.Client.connect", refuse)
     expect(service.daemon(), "fail", "protocol version 9")
+
+
+def test_gateway_off_absent_and_taken() -> None:
+    """Off is fine; a port that another program has is found."""
+    expect(Setup([]).gateway(), "ok", "off")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    on = ["gateway=on", f"gateway.port={port}"]
+    expect(Setup(on).gateway(), "skip", "nothing answers")
+    with socket.create_server(("127.0.0.1", port)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0 hello\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        expect(Setup(on).gateway(), "fail", "something else", "gateway.port")
+        thread.join()
+    expect(Setup(["gateway=nonsense"]).gateway(), "skip")

@@ -44,6 +44,7 @@ def mistakes(*arguments: str) -> str:
         ("model.path='${oc.env:PIE_NO_SUCH}'", ["'PIE_NO_SUCH' not found"]),
         ("model.path='${nothing}'", ["model.path", "nothing"]),
         ("model.path='???'", ["has no value"]),
+        ("gateway.port=70000", ["at most 65535"]),
         ("model._target_=os.system", ["no such key"]),
         ("mcp.servers.a.url=x", ["mcp.servers.a.url", "begins with http:// or https://"]),
         ("mcp.servers.a={args: [x]}", ["mcp.servers.a", "needs a command or a url"]),
@@ -149,3 +150,20 @@ def test_unreadable_file_is_named(folders: Path) -> None:
     (folders / "config.yaml").mkdir()
 
     assert mistakes().startswith(f"{folders / 'config.yaml'}: cannot be read")
+
+
+def test_an_endpoint_open_to_others_needs_keys() -> None:
+    """Only once it is on; keys or insistence make it fine."""
+    opened = ["gateway=on", "gateway.host=0.0.0.0"]
+    assert "gateway.api_keys" in mistakes(*opened)
+    load(["gateway.host=0.0.0.0"])
+    load([*opened, "gateway.insecure=true"])
+    load([*opened, "gateway.api_keys=['ann:0123456789abcdef']"])
+
+
+def test_secrets_are_never_shown() -> None:
+    """Neither a key that is refused nor one that is taken."""
+    assert "tooshort" not in mistakes("gateway.api_keys=['ann:tooshort']")
+    rows = load(["gateway.api_keys=['ann:0123456789abcdef']"]).rows
+    shown = {row.key: row.value for row in rows}
+    assert ["***"] == shown["gateway.api_keys"]

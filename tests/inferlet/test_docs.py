@@ -80,6 +80,14 @@ def test_resume_goes_on_where_it_stopped(pie: FakePie, shipped: Load) -> None:
     assert (["a", "abc"], ["story", "story"]) == (pie.prompts, pie.durable)
 
 
+def test_majority_says_what_most_drafts_say(pie: FakePie, shipped: Load) -> None:
+    """One event when streamed; sampling is its own affair."""
+    pie.answers = [["4"], ["5"], ["4"], ["3"], ["4"]]
+    asked = {"messages": [{"role": "user", "content": "2+2?"}], "stream": True}
+    assert {"text": "4", "finish_reason": "stop"} == shipped("majority").run(asked)
+    assert [{"type": "delta", "text": "4"}] == pie.events
+
+
 def test_interview_goes_on_until_the_client_closes(pie: FakePie, shipped: Load) -> None:
     """A reply to every message, streamed."""
     pie.answers = [["hi", "!"], ["bye"]]

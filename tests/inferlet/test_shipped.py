@@ -158,3 +158,16 @@ def test_the_agent_gives_up_after_its_turns(pie: FakePie, shipped: Load) -> None
     asked = {"messages": [{"role": "user", "content": "1+2?"}], "max_turns": 2}
     with pytest.raises(Exhausted, match="max_turns=2"):
         shipped("agent").run(asked)
+
+
+@pytest.mark.parametrize("name", ["text-completion", "chat"])
+def test_a_stream_carries_its_logprobs(pie: FakePie, shipped: Load, name: str) -> None:
+    """With each piece of text those of the tokens since the last one."""
+    message = {"role": "user", "content": "x"}
+    asked = {"prompt": "x"} if name == "text-completion" else {"messages": [message]}
+    pie.answers = [["h", "", "ij"]]
+    shipped(name).run({**asked, "stream": True, "logprobs": 0})
+    deltas = [event for event in pie.events if event["type"] == "delta"]
+    assert [[ord("h")], [ord("i"), ord("j")]] == [event["tokens"] for event in deltas]
+    assert [1, 2] == [len(event["logprobs"]) for event in deltas]
+    assert {"chosen": -0.5, "top": []} == deltas[0]["logprobs"][0]

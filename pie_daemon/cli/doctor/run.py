@@ -32,6 +32,7 @@ def checks(overrides: Sequence[str]) -> list[Check]:
         Check("socket_path", places.socket_path),
         Check("lock", places.lock),
         Check("daemon", service.daemon),
+        Check("gateway", setup.gateway),
     ]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from pie_daemon.cli.doctor.tools import mcp_servers
 from pie_daemon.config import ConfigError, PieConfig, load
 
 _TIMEOUT_S = 3.0
+_HEALTH_BYTES = 1000
 
 
 class Setup:
@@ -58,6 +63,31 @@ class Setup:
         return (
             skip("the configuration is broken") if self.config is None else mcp_servers(self.config)
         )
+
+    def gateway(self) -> Result:
+        """Whether what answers at the endpoint's port is the endpoint."""
+        if self.config is None:
+            return skip("the configuration is broken")
+        config = self.config.gateway
+        if not config.enabled:
+            return ok("the HTTP endpoint is off; `gateway=on` turns it on")
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        return _health(f"http://{host}:{config.port}")
+
+
+def _health(url: str) -> Result:
+    request = urllib.request.Request(f"{url}/health")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=_TIMEOUT_S) as answer:
+            found = json.loads(answer.read(_HEALTH_BYTES))
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError) as error:
+        why = "the endpoint cannot have its port"
+        fix = "set gateway.port to another one, or end what uses it"
+        return Result("fail", f"something else answers at {url}: {error}", why, fix)
+    except OSError:
+        return skip(f"nothing answers at {url}; `pie serve` with this configuration starts it")
+    return ok(f"{url} answers: {found}")
 
 
 def daemon() -> Result:

@@ -129,14 +129,18 @@ class Answering:
         group = Group()
         watching = Tasks("gateway")
         watching.spawn(exchange.watch(group.leave), "watch a client")
+        reason = "its request has failed"
         try:
             limits = Limits(config.request_timeout_s, config.max_answer_bytes)
             group.start(front.launcher, ask, target, user, limits)
             answers = replies(ask, target, group.ids)
             deliver = self._stream if ask.stream else self._whole
             await deliver(exchange, group, answers, ask)
+        except ClientGone:
+            reason = "its client closed the connection"
+            raise
         finally:
-            group.close("the client closed its connection, or another choice has failed")
+            group.close(reason)
             await watching.close()
 
     async def _whole(self, exchange: Exchange, group: Group, answers: Replies, ask: Ask) -> None:

@@ -91,15 +91,18 @@ class Reader:
             part: Delta | Call = _messages.decode(event.data)
         except (msgspec.DecodeError, RecursionError):
             return None
-        self._count(part, len(event.data))
+        self._spend(len(event.data))
+        self._count(part)
         return part
 
-    def _count(self, part: Delta | Call, size_bytes: int) -> None:
+    def _spend(self, size_bytes: int) -> None:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise ApiError(
                 500, f"the program {self._program!r} said more than gateway.max_answer_bytes"
             )
+
+    def _count(self, part: Delta | Call) -> None:
         self._num_deltas += isinstance(part, Delta)
         self._num_calls += isinstance(part, Call)
 
@@ -115,8 +118,10 @@ class Reader:
                 Call(call.function.name, call.function.arguments, call.id)
                 for call in result.tool_calls
             ]
+        if rest:
+            self._spend(len(outcome.result or ""))
         for part in rest:
-            self._count(part, len(outcome.result or ""))
+            self._count(part)
         return End(rest, self._reason(result), outcome.usage)
 
     def _result(self, text: str) -> _Result:

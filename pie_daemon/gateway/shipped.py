@@ -41,9 +41,7 @@ class Shipped:
     def provide(self) -> None:
         there = {info.name for info in self._programs.programs() if info.namespace == SYSTEM}
         missing = [
-            name
-            for name in SERVED_BY.values()
-            if name not in there and not (self._folder / f"{name}.wasm").exists()
+            name for name in SERVED_BY.values() if name not in there and not self._is_put(name)
         ]
         for name in missing:
             self._programs.progress(SYSTEM, name, "compiling")
@@ -57,6 +55,10 @@ class Shipped:
             if self._building is not None:
                 self._building.kill()
 
+    def _is_put(self, name: str) -> bool:
+        """The operator has one of his own, which the watcher sees to."""
+        return (self._folder / f"{name}.wasm").exists()
+
     def _provide(self, name: str) -> None:
         source = SOURCES / name
         built = self._cache / f"{name}-{_digest(source)}.wasm"
@@ -64,7 +66,8 @@ class Shipped:
             if not built.exists():
                 _log.info("building_program", program=name, why="it is not in the inferlet folder")
                 self._build(source, built)
-            self._programs.install(built, SYSTEM, name)
+            if not self._is_put(name):
+                self._programs.install(built, SYSTEM, name)
         except (PieError, OSError) as error:
             self._programs.reject(SYSTEM, name, str(error))
             if not self._stopped:

@@ -7,7 +7,6 @@ import doctest
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from support.daemon import DaemonProcess, scheduler_of
 from support.guests import REPOSITORY
+from support.ports import free_port
 from support.programs import built
 from support.waiting import until
 
@@ -36,11 +36,6 @@ WEATHER = {
     },
 }
 ASKED = "What is the weather in Paris?"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class Served(DaemonProcess):

@@ -26,6 +26,7 @@ from support.waiting import until
 pytestmark = pytest.mark.slow
 
 PAGE = (REPOSITORY / "docs/gateway.md").read_text()
+PROGRAMS = ("chat", "text-completion", "actor", "majority")
 SUM = [{"role": "user", "content": "What is 12 + 30?"}]
 WEATHER = {
     "type": "function",
@@ -48,7 +49,7 @@ class Served(DaemonProcess):
             "backend.kv_pages=4096",
             "runtime.drain_s=5",
         )
-        for name in ("chat", "text-completion", "actor"):
+        for name in PROGRAMS:
             shutil.copy(built(name), self.folder / f"{name}.wasm")
 
     @property
@@ -61,7 +62,7 @@ def daemon() -> Iterator[Served]:
     daemon = Served()
     try:
         daemon.start()
-        daemon.install("chat", "text-completion", "actor")
+        daemon.install(*PROGRAMS)
         yield daemon
         assert 0 == daemon.stop(), daemon.log.read_text()
         assert "task failed" not in daemon.log.read_text()
@@ -92,7 +93,7 @@ def order(**what: Any) -> list[Any]:
 
 def test_models(client: OpenAI) -> None:
     """The loaded model beside the programs."""
-    assert {"crumb", "chat", "text-completion", "actor"} == {one.id for one in client.models.list()}
+    assert {"crumb", *PROGRAMS} == {one.id for one in client.models.list()}
     assert "pie" == client.models.retrieve("crumb").owned_by
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")
@@ -119,6 +120,19 @@ def test_a_chat_as_a_stream(client: OpenAI) -> None:
     assert "stop" == chunks[-2].choices[0].finish_reason
     assert chunks[-1].usage is not None
     assert 18 == chunks[-1].usage.prompt_tokens
+
+
+def test_a_program_as_a_model(client: OpenAI) -> None:
+    """The example of docs/inferlets.md: one answer of five drafts; it refuses what it cannot do."""
+    options: Any = {"model": "majority", "messages": SUM}
+    whole = client.chat.completions.create(**options)
+    chunks = client.chat.completions.create(stream=True, **options)
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert ("42", "42") == (whole.choices[0].message.content, said)
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens >= 5 * 18
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(temperature=0, **options)
 
 
 def test_tools_and_back(client: OpenAI) -> None:

@@ -31,8 +31,8 @@ def checks(overrides: Sequence[str]) -> list[Check]:
         Check("mcp_servers", setup.mcp_servers),
         Check("socket_path", places.socket_path),
         Check("lock", places.lock),
-        Check("daemon", service.daemon),
         Check("gateway", setup.gateway),
+        Check("daemon", service.daemon),
     ]
 
 

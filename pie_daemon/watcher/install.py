@@ -55,9 +55,13 @@ def attempt(store: Store, namespace: str, order: Install) -> Attempt:
             return _failed(store, namespace, found.name, error.message)
         store.reject(namespace, found.name, error.message)
         _log.warning("program rejected", program=found.name, reason=error.message)
-        return Attempt(found.name, digest)
+        return _settled(found, digest)
     _log.info("program installed", program=found.name, digest=digest[:12])
-    # Written to meanwhile, the store may have taken other bytes than were hashed here.
+    return _settled(found, digest)
+
+
+def _settled(found: Found, digest: str) -> Attempt:
+    """Written to meanwhile, the store may have seen other bytes than were hashed here."""
     return Attempt(found.name, digest if _untouched(found) else None)
 
 

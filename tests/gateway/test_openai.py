@@ -62,7 +62,7 @@ def daemon() -> Iterator[Served]:
     daemon = Served()
     try:
         daemon.start()
-        daemon.install(*PROGRAMS)
+        daemon.wait_for(*PROGRAMS)
         yield daemon
         assert 0 == daemon.stop(), daemon.log.read_text()
         assert "task failed" not in daemon.log.read_text()
@@ -328,7 +328,7 @@ def test_a_stop_lets_streams_end() -> None:
     daemon = Served()
     try:
         daemon.start()
-        daemon.install("actor")
+        daemon.wait_for("actor")
         with OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
             stream = client.chat.completions.create(
                 model="actor", messages=order(do="say", pieces=["a"] * 3000), stream=True

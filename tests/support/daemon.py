@@ -72,6 +72,9 @@ class DaemonProcess:
         """Copies inferlets into the watched folder and waits until they are live."""
         for name in names:
             shutil.copy(built(name), self.folder / f"{name}.wasm")
+        self.wait_for(*names)
+
+    def wait_for(self, *names: str) -> None:
         with self.connect() as client:
             until(lambda: set(names) <= ready(client))
 

@@ -78,3 +78,17 @@ def _raise(error: Exception) -> object:
         raise error
 
     return install
+
+
+def test_file_refused_while_it_was_copied_again_has_no_known_content(
+    store: FakeStore, order: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it was read; whole again, and the same as before, it has to be taken."""
+
+    def half(*_: object) -> None:
+        order.found.path.write_bytes(b"go")
+        raise PieError("invalid-argument", "the file is cut short")
+
+    monkeypatch.setattr(store, "install", half)
+
+    assert Attempt("a", None) == attempt(store, "system", order)

@@ -17,6 +17,8 @@ from pie_daemon.gateway.server import Gateway, Places
 from support.gateway import Endpoint, asked, endpoint, http, until
 from support.rig import Rig
 
+pytestmark = pytest.mark.slow
+
 SAY = {"do": "say", "pieces": ["Hel", "lo"]}
 HOLD = {"do": "hold"}
 KEY = "ann:0123456789abcdef"

@@ -19,6 +19,8 @@ from support.programs import built
 from support.rig import Rig
 from support.waiting import until as blocking_until
 
+pytestmark = pytest.mark.slow
+
 COPY = (
     "import shutil, sys, pathlib; shutil.copy({!r} + pathlib.Path(sys.argv[1]).name, sys.argv[2])"
 )
@@ -99,7 +101,6 @@ def test_a_stop_ends_a_build(rig: Rig, tmp_path: Path, monkeypatch: pytest.Monke
     assert not thread.is_alive()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_fresh_daemon_answers() -> None:
     """`pie serve gateway=on` and nothing else: built, compiled, answered."""

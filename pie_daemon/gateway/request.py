@@ -67,7 +67,7 @@ def parse_chat(body: bytes, max_choices: int) -> Ask:
     options = _options(fields)
     _put(options, "max_tokens", _limit(fields))
     _put(options, "logprobs", _chat_logprobs(fields))
-    _read_format(fields)
+    _put(options, "response_format", _format(fields))
     fields.take("modalities", lambda value: value == ["text"], '["text"]')
     fields.refuse("functions", "use `tools`")
     fields.refuse("function_call", "use `tool_choice`")
@@ -176,16 +176,20 @@ def _chat_logprobs(fields: Fields) -> int | None:
     return (top or 0) if wanted else None
 
 
-def _read_format(fields: Fields) -> None:
-    """The one place where structured answers are let through, once a program can make them."""
+def _format(fields: Fields) -> dict[str, Any] | None:
+    """As the programs take it: they make the constraint, and say what is wrong with a schema."""
     asked = fields.mapping("response_format")
-    if asked is not None and asked != {"type": "text"}:
-        raise invalid(
-            '`response_format` must be {"type": "text"}: no program here can hold the model to '
-            "JSON or to a schema",
-            "response_format",
-            "unsupported_value",
-        )
+    match asked:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"} | {"type": "json_schema", "json_schema": {"schema": dict()}}:
+            return asked
+    raise invalid(
+        '`response_format` must be {"type": "text"}, {"type": "json_object"} or '
+        '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}',
+        "response_format",
+        "unsupported_value",
+    )
 
 
 def _prompts(fields: Fields) -> list[str]:

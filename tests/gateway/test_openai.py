@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -32,7 +33,7 @@ WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "The weather in a city",
+        "description": "Get the weather in a city.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
@@ -55,6 +56,26 @@ class Served(DaemonProcess):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+PERSON: Any = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "person",
+        "schema": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 20},
+                "age": {"type": "integer", "minimum": 0, "maximum": 150},
+            },
+            "required": ["name", "age"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+UNKNOWN_TYPE = {"type": "json_schema", "json_schema": {"name": "p", "schema": {"type": "nothing"}}}
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +194,7 @@ def test_a_tool_call_as_a_stream(client: OpenAI) -> None:
 def test_completions(client: OpenAI) -> None:
     """Several prompts, logprobs, a stream, a limit."""
     made = client.completions.create(
-        model="crumb", prompt=["12 + 30 =", "1 + 1 ="], temperature=0, logprobs=2
+        model="crumb", prompt=["27 + 15 =", "1 + 1 ="], temperature=0, logprobs=2
     )
     assert [" 42", " 2"] == [one.text for one in made.choices]
     probabilities = made.choices[0].logprobs
@@ -213,7 +234,7 @@ def test_seeds_and_choices(client: OpenAI) -> None:
 
 def test_stop_and_biases(client: OpenAI) -> None:
     """Text ends before the stop string; a banned token never comes."""
-    made = client.completions.create(model="crumb", prompt="12 + 30 =", temperature=0, stop="2")
+    made = client.completions.create(model="crumb", prompt="27 + 15 =", temperature=0, stop="2")
     assert (" 4", "stop") == (made.choices[0].text, made.choices[0].finish_reason)
 
 
@@ -223,7 +244,17 @@ def test_stop_and_biases(client: OpenAI) -> None:
         ({"model": "gpt-4"}, openai.NotFoundError, "model"),
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
         ({"extra_body": {"nonsense": 1}}, openai.BadRequestError, "nonsense"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format"),
+        ({"response_format": {"type": "grammar"}}, openai.BadRequestError, "response_format"),
+        (
+            {
+                "response_format": {
+                    **PERSON,
+                    "json_schema": {"name": "p", "schema": {"type": "nothing"}},
+                }
+            },
+            openai.BadRequestError,
+            None,
+        ),
         ({"logit_bias": {"999999": 1}}, openai.BadRequestError, None),
         ({"messages": [{"role": "user", "content": "long " * 5000}]}, openai.BadRequestError, None),
     ],
@@ -236,6 +267,24 @@ def test_errors_become_the_clients_own(
         client.chat.completions.create(**{"model": "crumb", "messages": SUM, **options})
     assert param == caught.value.param
     assert caught.value.message
+
+
+def test_an_answer_by_a_schema(client: OpenAI) -> None:
+    """What the embedded model says is held to the schema, streamed or not."""
+    asked: Any = {
+        "model": "crumb",
+        "messages": [{"role": "user", "content": "Give the name and age: Ada is 36 years old."}],
+        "response_format": PERSON,
+        "temperature": 1,
+        "seed": 7,
+        "max_tokens": 200,
+    }
+    whole = client.chat.completions.create(**asked).choices[0].message.content
+    chunks = client.chat.completions.create(**asked, stream=True)
+    streamed = "".join(one.choices[0].delta.content or "" for one in chunks if one.choices)
+
+    jsonschema.validate(json.loads(whole or ""), PERSON["json_schema"]["schema"])
+    assert whole == streamed
 
 
 def test_a_crash_in_the_middle_raises_in_the_loop(client: OpenAI) -> None:
@@ -281,10 +330,11 @@ async def test_many_at_once_with_the_asynchronous_client(clean: Served) -> None:
     async with AsyncOpenAI(base_url=f"{clean.url}/v1", api_key="none") as client:
 
         async def whole(number: int) -> str:
-            made = await client.completions.create(
-                model="crumb", prompt=f"{number} + 30 =", temperature=0
+            asked: Any = [{"role": "user", "content": f"What is {number} + 30?"}]
+            made = await client.chat.completions.create(
+                model="crumb", messages=asked, temperature=0
             )
-            return made.choices[0].text.strip()
+            return made.choices[0].message.content or ""
 
         async def left_early() -> str:
             stream = await client.chat.completions.create(

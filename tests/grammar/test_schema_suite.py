@@ -26,8 +26,8 @@ from support.schema_suite import Case, load
 pytestmark = pytest.mark.slow
 DRAFT = "draft2020-12"
 MAX_TOKENS = 512
-# So small a model repeats itself; a penalty is what people use against it.
-SAMPLING = Sampling(adjustment=Adjustment(frequency_penalty=1.0))
+# So small a model repeats itself; penalties are what people use against it.
+SAMPLING = Sampling(adjustment=Adjustment(presence_penalty=1.0, frequency_penalty=2.0))
 NOTHING_VALID = "nothing is valid under it"
 
 

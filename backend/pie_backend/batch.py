@@ -116,6 +116,22 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     adapter: str | None = None
     """Digest of the LoRA adapter that computes these tokens."""
 
+    def complaint_about_attention(self) -> str | None:
+        """What is wrong with `attention`."""
+        if self.attention is None:
+            return None
+        num_bytes = -(-(self.start + len(self.tokens)) // 8)
+        if len(self.attention) != len(self.tokens):
+            return f"has {len(self.attention)} attention rows for {len(self.tokens)} tokens"
+        for number, bits in enumerate(self.attention):
+            if len(bits) != num_bytes:
+                return f"has {len(bits)} bytes in attention row {number}, not {num_bytes}"
+            if not any(bits):
+                return f"sees nothing by attention row {number}"
+            if int.from_bytes(bits[-1:], "little") >> ((self.start + len(self.tokens) - 1) % 8 + 1):
+                return f"sees more than its context by attention row {number}"
+        return None
+
     @property
     def hides_in_order(self) -> bool:
         bounds = [0, *(bound for pair in self.hidden for bound in pair)]
@@ -212,6 +228,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     """Slots in host memory that a page can be moved to, numbered [0, num_host_pages)."""
     revision: str = ""
     """Which content of the model directory: tokens of another one mean something else."""
+    hidden_size: int = 1
+    """Numbers in a hidden state."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True):

@@ -27,6 +27,8 @@ from pie_backend.batch import (
     Batch,
     BatchResult,
     Logprobs,
+    Probe,
+    Probed,
     Row,
     Sample,
     Sampling,
@@ -34,6 +36,7 @@ from pie_backend.batch import (
 )
 from pie_backend.dummy_adapters import DummyAdapters
 from pie_backend.dummy_memory import Hidden, Memory, expected_mark, extended_mark, seen_nothing
+from pie_backend.dummy_probes import expected_probe
 from pie_backend.fingerprint import fingerprint
 from pie_backend.model_dir import resolve
 from pie_backend.page_files import PageFileError
@@ -220,13 +223,20 @@ class DummyBackend:
         failure = self._move_files(batch)
         for source, destination in batch.copies:
             self._memory.copy(source, destination)
-        tokens = [self._compute(row) for row in batch.rows]
+        answers = [self._compute(row) for row in batch.rows]
+        tokens = [drawn for drawn, _ in answers]
+        probes = [probed for _, probed in answers]
         logprobs = [
             [self._logprobs(*pair) for pair in zip(row.samples, drawn, strict=True)]
             for row, drawn in zip(batch.rows, tokens, strict=True)
         ]
-        found = logprobs if any(map(any, logprobs)) else []
-        return BatchResult(batch.step, tokens, found, file_failure=failure)
+        return BatchResult(
+            batch.step,
+            tokens,
+            logprobs if any(map(any, logprobs)) else [],
+            probes if any(probes) else [],
+            file_failure=failure,
+        )
 
     def load_adapter(self, path: str) -> AdapterInfo:
         return self._adapters.load(Path(path))
@@ -253,10 +263,17 @@ class DummyBackend:
         for slot, page in batch.restore:
             self._memory.restore(slot, page)
 
-    def _compute(self, row: Row) -> list[int]:
-        """What it draws."""
+    def _compute(self, row: Row) -> tuple[list[int], list[Probed]]:
+        """What it draws, and what its probes see."""
         marks = self._memory.write(row)
-        return [self._sample(row, sample, marks[sample.index]) for sample in row.samples]
+        return (
+            [self._sample(row, sample, marks[sample.index]) for sample in row.samples],
+            [self._probe(probe, marks[probe.index]) for probe in row.probes],
+        )
+
+    def _probe(self, probe: Probe, mark: bytes) -> Probed:
+        chosen = _draw(mark, GREEDY, 0, self.vocabulary, probe.mask)
+        return expected_probe(probe, chosen, self.vocabulary.size, mark)
 
     def _sample(self, row: Row, sample: Sample, mark: bytes) -> int:
         if sample.counts is not None or sample.sampling.adjustment is not None:
@@ -316,11 +333,10 @@ class DummyBackend:
         end = row.start + len(row.tokens)
         if not row.tokens or row.start < 0:
             raise BackendError("a row needs tokens and a start that is not negative")
-        if any(not 0 <= sample.index < len(row.tokens) for sample in row.samples):
-            raise BackendError(f"a sample is after none of the row's {len(row.tokens)} tokens")
         self._adapters.check(row.adapter)
-        if row.probes or row.attention:
-            raise BackendError("the dummy backend has no probes and no attention masks")
+        self._check_questions(row)
+        if (complaint := row.complaint_about_attention()) is not None:
+            raise BackendError(f"a row {complaint}")
         if not row.hides_in_order:
             raise BackendError(f"a row hides {row.hidden}, which are not ranges in order")
         if end > self.info.max_context:
@@ -330,6 +346,13 @@ class DummyBackend:
         if not all(0 <= token < self.info.vocab_size for token in row.tokens):
             raise BackendError("a row has a token outside the vocabulary")
         self._check_pages(row.pages)
+
+    def _check_questions(self, row: Row) -> None:
+        asked = [("sample", one.index) for one in row.samples]
+        asked += [("probe", one.index) for one in row.probes]
+        for kind, index in asked:
+            if not 0 <= index < len(row.tokens):
+                raise BackendError(f"a {kind} is after none of the row's {len(row.tokens)} tokens")
 
     def _check_pages(self, pages: Sequence[int]) -> None:
         if not all(0 <= page < self.info.num_pages for page in pages):

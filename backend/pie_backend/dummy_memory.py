@@ -66,6 +66,13 @@ def _mark(seen: blake2b, token: int, position: int, adapter: str | None) -> byte
     return own.digest()
 
 
+def seen_places(bits: bytes) -> list[int]:
+    """Which tokens of the context a bit row shows."""
+    return [
+        8 * i + bit for i, byte in enumerate(bits) if byte for bit in range(8) if byte >> bit & 1
+    ]
+
+
 class Memory:
     """Pages of slots."""
 
@@ -120,8 +127,11 @@ class Memory:
         Raises:
             BackendError: it reads slots that nobody wrote.
         """
-        seen = _seen(self._read_marks(row), row.hidden)
+        before = self._read_marks(row)
         positions: Iterable[int] = row.positions or range(row.start, row.start + len(row.tokens))
+        if row.attention is not None:
+            return self._write_masked(row, before, list(positions))
+        seen = _seen(before, row.hidden)
         marks: list[bytes] = []
         for index, (token, position) in enumerate(
             zip(row.tokens, positions, strict=True), row.start
@@ -132,6 +142,26 @@ class Memory:
                 seen.update(mark)
             marks.append(mark)
         return marks
+
+    def _write_masked(self, row: Row, before: bytes, positions: list[int]) -> list[bytes]:
+        known = [before[i : i + MARK_BYTES] for i in range(0, len(before), MARK_BYTES)]
+        # Nobody has computed what comes later, so it stands for itself only.
+        later = [
+            b"later" + _mark(seen_nothing(), token, position, row.adapter)
+            for token, position in zip(row.tokens, positions, strict=True)
+        ]
+        for number, bits in enumerate(row.attention or ()):
+            index = row.start + number
+            visible = set(seen_places(bits))
+            seen = seen_nothing()
+            for place in sorted(visible - {index}):
+                seen.update(known[place] if place < index else later[place - row.start])
+            if index not in visible:
+                seen.update(b"not itself")
+            mark = _mark(seen, row.tokens[number], positions[number], row.adapter)
+            self._put(row, index, row.tokens[number], mark)
+            known.append(mark)
+        return known[row.start :]
 
     def tokens(self, row: Row, end: int) -> array[int]:
         """The context's first tokens, as the row's pages have them."""

@@ -159,3 +159,5 @@ class HostContext(Guest):
     ports: HostPorts
     num_constraints: int = 0
     """Open now."""
+    pass_bytes: int = 0
+    """Held by forward passes that are not dropped."""

@@ -74,12 +74,12 @@ class SavedContexts:
         shelf = self._shelf(user)
         with shelf.lock:
             entries = self._entries(shelf, user)
-            self._check_quota(entries, user, name, record.journal.num_tokens)
+            self._check_quota(entries, user, name, record.journal.weight)
             if durable:
                 self._files.write(user, name, record)
             elif name in entries and entries[name].record is None:
                 self._files.delete(user, name)
-            entries[name] = _Entry(record.journal.num_tokens, None if durable else record)
+            entries[name] = _Entry(record.journal.weight, None if durable else record)
             return self._room_for_pages(record, form) if durable and form else None
 
     def pages_of(self, record: SavedContext, form: PageForm) -> Path | None:
@@ -137,7 +137,7 @@ class SavedContexts:
                 if isinstance(record, DamagedRecord):
                     _log.error("saved_context_damaged", path=str(path), reason=str(record))
                 else:
-                    shelf.entries[record.name] = _Entry(record.journal.num_tokens, None)
+                    shelf.entries[record.name] = _Entry(record.journal.weight, None)
         return shelf.entries
 
     def _find(self, shelf: _Shelf, user: str, name: str) -> _Entry:

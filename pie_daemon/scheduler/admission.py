@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from pie_daemon.scheduler.contexts import Context, ContextTable
+from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.fairness import fair_order
 from pie_daemon.scheduler.policy import Followers
 from pie_daemon.scheduler.pressure import Expectation, suspend_idle
 from pie_daemon.scheduler.request import Request
 from pie_daemon.scheduler.reuse import Found
+from pie_daemon.scheduler.together import Span, current_span, num_pages_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,62 +66,166 @@ class PromisePages:
         max_running: int,
     ) -> Admitted:
         """Those it returns have taken cached pages, and have `num_reserved` set."""
-        room = _Room(running, contexts, self._grace_batches)
+        room = _Room(running, contexts, self._expectation, self._grace_batches)
         admitted: list[Request] = []
         order = fair_order(waiting, self._cost, self._quantum_tokens)
         for request, found in followers.split_off(order):
-            if len(running) + len(admitted) >= max_running:
+            num_others = len(running) + len(admitted)
+            if num_others and num_others + len(request.members) > max_running:
                 break
-            length = self._expectation.promise(request)
-            usable = room.make(request.context, length, found)
-            if usable is None:
+            members = room.admit(request, found)
+            if not members and not num_others:
+                # It will not get more room than there is now.
+                request.separate()
+                members = room.admit(request, found)
+            if not members:
                 break
-            contexts.adopt(request.context, usable)
-            room.give(request, length)
-            followers.lead(request.context)
-            admitted.append(request)
+            for one in members:
+                followers.lead(one.context)
+            admitted += members
         # Followers may be set free by each batch, by what it computes or by leaving their leader
         # out; and each batch brings those nearer that kept their pages a while longer.
         return Admitted(admitted, followers.num_following > 0 or room.is_kept)
 
     def _cost(self, request: Request) -> int:
-        return max(1, self._expectation.promise(request) - request.context.num_computed)
+        return sum(
+            max(1, self._expectation.promise(one) - one.context.num_computed)
+            for one in request.members
+        )
 
 
 class _Room:
     """Of the pool, while one round of admission goes on."""
 
     def __init__(
-        self, running: Collection[Request], contexts: ContextTable, grace_batches: int
+        self,
+        running: Collection[Request],
+        contexts: ContextTable,
+        expectation: Expectation,
+        grace_batches: int,
     ) -> None:
         self.is_kept = False
         """Somebody would have fitted if contexts used lately had been suspended."""
         self._contexts = contexts
+        self._expectation = expectation
         self._first_batch = contexts.num_batches - grace_batches
         self._busy = {request.context for request in running}
         self._num_reserved = sum(request.num_reserved for request in running)
 
-    def make(self, context: Context, length: int, found: Found) -> Found | None:
+    @property
+    def _num_free(self) -> int:
+        return self._contexts.pool.num_free - self._num_reserved
+
+    def admit(self, request: Request, found: Found) -> Sequence[Request]:
+        """It and those that come with it, with their pages; none: there is too little room."""
+        members = request.members
+        if len(members) > 1:
+            return members if self._admit_all(members) else ()
+        length = self._expectation.promise(request)
+        usable = self._make(request.context, length, found, request.num_skippable)
+        if usable is None:
+            return ()
+        self._contexts.adopt(request.context, usable)
+        self._give(request, length)
+        return members
+
+    def _make(
+        self, context: Context, length: int, found: Found, num_skippable: int
+    ) -> Found | None:
         """What of the found pages is still there once there is room; None: there is too little."""
         contexts = self._contexts
 
         def short() -> int:
-            need = contexts.num_pages_to_take(context, length, found)
-            return need - (contexts.pool.num_free - self._num_reserved)
+            return contexts.num_pages_to_take(context, length, found) - self._num_free
 
         if short() <= 0:
             return found
-        kept = {context, *self._busy, *self._used_lately()}
-        if not self._can_make(context, length, found, kept):
-            self.is_kept |= self._can_make(context, length, found, {context, *self._busy})
+        if not self._suspend_others(
+            {context}, short, partial(self._can_make, context, length, found)
+        ):
             return None
-        suspend_idle(contexts, kept, short)
-        return contexts.find_cached(context)
+        return contexts.find_cached(context, num_skippable)
 
-    def give(self, request: Request, length: int) -> None:
+    def _suspend_others(
+        self,
+        kept: Collection[Context],
+        short: Callable[[], int],
+        is_enough: Callable[[Collection[Context]], bool],
+    ) -> bool:
+        """Suspends idle contexts until nothing is short, if it is enough to suspend all that are
+        not kept."""
+        busy = {*kept, *self._busy}
+        lately = {*busy, *self._used_lately()}
+        if not is_enough(lately):
+            self.is_kept |= is_enough(busy)
+            return False
+        suspend_idle(self._contexts, lately, short)
+        return True
+
+    def _admit_all(self, members: Sequence[Request]) -> bool:
+        """All or none of them."""
+        contexts = self._contexts
+        own = {one.context for one in members}
+
+        def short() -> int:
+            return self._num_lacking_together(members) - self._num_free
+
+        if short() > 0:
+            enough = self._suspend_others(own, short, partial(self._can_make_all, members))
+            if not enough or short() > 0:
+                return False
+        for one in members:
+            contexts.adopt(one.context, contexts.find_cached(one.context, one.num_skippable))
+        if short() > 0:
+            return False
+        self._keep_sharers(own)
+        for one in members:
+            # Which of them writes first is open, so that is settled now.
+            contexts.unshare(one.context)
+            self._give(one, self._expectation.promise(one))
+        return True
+
+    def _keep_sharers(self, own: Collection[Context]) -> None:
+        """A page that the next batch copies stays as it is until then."""
+        shared = {context.pages[-1] for context in own if context.pages}
+        self._busy |= {
+            context for context in self._contexts if not shared.isdisjoint(context.pages)
+        }
+
+    def _give(self, request: Request, length: int) -> None:
         request.num_reserved = self._contexts.num_pages_to_take(request.context, length)
         self._num_reserved += request.num_reserved
         self._busy.add(request.context)
+
+    def _spans(self, members: Sequence[Request]) -> list[Span]:
+        return [
+            current_span(
+                one.context, self._contexts, one.num_skippable, self._expectation.promise(one)
+            )
+            for one in members
+        ]
+
+    def _num_lacking_together(self, members: Sequence[Request]) -> int:
+        """Pages that they would take from the pool now."""
+        num_holders = self._contexts.pool.num_holders
+        own = Counter(page for one in members for page in one.context.pages)
+        spans = self._spans(members)
+        need = num_pages_together(
+            spans,
+            self._contexts.page_size,
+            lambda name: isinstance(name, int) and num_holders(name) > own[name],
+        )
+        names = {name for span in spans for name in span.names}
+        return need - sum(isinstance(name, int) and num_holders(name) > 0 for name in names)
+
+    def _can_make_all(self, members: Sequence[Request], kept: Collection[Context]) -> bool:
+        """Whether it would do to suspend every other context."""
+        own = {one.context for one in members}
+        held = {page for each in kept if each not in own for page in each.pages}
+        spans = self._spans(members)
+        need = num_pages_together(spans, self._contexts.page_size, held.__contains__)
+        held.difference_update(*(span.names for span in spans))
+        return need <= self._contexts.pool.num_pages - len(held) - self._num_reserved
 
     def _used_lately(self) -> Iterator[Context]:
         """Idle contexts that may be about to go on; with nothing running nobody waits for them."""

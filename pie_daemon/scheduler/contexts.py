@@ -13,108 +13,16 @@ again from the journal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from pie_daemon.errors import PieError
-from pie_daemon.scheduler.adapter_runs import AdapterRuns
+from pie_daemon.scheduler.context import Context
 from pie_daemon.scheduler.owners import Owner
 from pie_daemon.scheduler.pages import IntegrityError, PagePool
 from pie_daemon.scheduler.prefixes import PrefixKeys
 from pie_daemon.scheduler.reuse import NOTHING, Found, Reuse
 from pie_daemon.scheduler.suspension import Memories, PrivateKeys, Suspended
 from pie_daemon.scheduler.tiers import HostTier
-from pie_daemon.scheduler.visibility import EVERYTHING, Visibility
-
-if TYPE_CHECKING:
-    from pie_daemon.scheduler.request import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Tokens of a journal that one row can compute: all that a row has but once is the same."""
-
-    start: int
-    tokens: list[int]
-    adapter: str | None
-    hidden: list[tuple[int, int]]
-    """What none of its tokens sees."""
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.tokens)
-
-
-@dataclass(slots=True, eq=False)
-class Context:
-    id: int
-    owner: Owner
-    journal: list[int] = field(default_factory=list)
-    num_computed: int = 0
-    """KV of tokens [0, num_computed) is in `pages`, or will be when the batch in flight is done."""
-    num_drafted: int = 0
-    """Guessed tokens beyond the journal that the batch in flight computes into `pages` as well."""
-    pages: list[int] = field(default_factory=list)
-    num_published: int = 0
-    """The first so many pages are published, or have a published twin."""
-    keys: list[bytes] = field(default_factory=list)
-    """Of the first whole pages of the journal, as far as somebody asked for them."""
-    adapters: AdapterRuns = field(default_factory=AdapterRuns)
-    """What computed each token, or is to compute it."""
-    visibility: Visibility = EVERYTHING
-    """What each token of the journal saw, or will see."""
-    num_open: int = 0
-    """So many tokens at the end were appended since the last request: a hide applies to them."""
-    request: Request | None = None
-    """The one live request; while there is one, every mutating call answers `busy`."""
-    priority: int = 0
-    """Within its family: the highest is served first and suspended last."""
-    suspended: Suspended | None = None
-    """Set while its pages are given up for others; then `pages` is empty."""
-    num_once_computed: int = 0
-    """KV of tokens [0, num_once_computed) has been computed, and is lost beyond `num_computed`
-    only because the context was suspended."""
-    last_used: int = 0
-    """Idle contexts are suspended in this order."""
-    last_batch: int = 0
-    """The number of the batch that was next when it was last used."""
-
-    @property
-    def num_pending(self) -> int:
-        """Tokens that no batch has computed yet."""
-        return len(self.journal) - self.num_computed
-
-    @property
-    def is_computed(self) -> bool:
-        """The whole journal, though it may have to be computed again; that changes nothing."""
-        return self.num_once_computed == len(self.journal)
-
-    @property
-    def first_open(self) -> int:
-        """From here on it is open how tokens are computed: those that no request has asked for,
-        and the last one, which is computed again for a draw."""
-        return max(0, len(self.journal) - max(1, self.num_open))
-
-    def circumstances(self, start: int, end: int) -> bytes:
-        """What else than tokens the KV of tokens [start, end) depends on; usually nothing."""
-        adapters, seen = self.adapters.content(start, end), self.visibility.described(start, end)
-        if not adapters and not seen:
-            return b""
-        return len(adapters).to_bytes(4, "little") + adapters + seen
-
-    @property
-    def num_visible(self) -> int:
-        """The length that the program sees: without what a generation has not handed out yet."""
-        hidden = 0 if self.request is None else self.request.num_hidden
-        return len(self.journal) - hidden
-
-    def next_run(self, max_tokens: int) -> Run:
-        """What the next row computes: of the journal, first time or again."""
-        start = self.num_computed
-        end = min(start + self.adapters.limit(start, max_tokens), len(self.journal))
-        end = self.visibility.end_of_run(start, end)
-        hidden = self.visibility.row_hidden(start, end)
-        return Run(start, self.journal[start:end], self.adapters.at(start), hidden)
 
 
 class ContextTable:
@@ -141,6 +49,7 @@ class ContextTable:
         self._contexts: dict[int, Context] = {}
         self._last_id = 0
         self._in_flight = False
+        self._owed_copies: list[tuple[int, int]] = []
         self._released: list[int] = []  # while a batch is in flight: pages that it may still touch
 
     def __len__(self) -> int:
@@ -187,6 +96,7 @@ class ContextTable:
         child.num_open = context.num_open
         child.priority = context.priority
         child.num_once_computed = context.num_once_computed
+        child.layout = context.layout
         self.pool.share(child.pages)
         if context.suspended is not None:
             self._memories.set(child, replace(context.suspended, wanted=False))
@@ -199,13 +109,14 @@ class ContextTable:
 
     def truncate(self, context: Context, length: int) -> None:
         context.num_open = max(0, context.num_open - (len(context.journal) - length))
+        num_unchanged = context.layout.num_unchanged(length)
         del context.journal[length:]
         context.adapters.truncate(length)
         if context.visibility.starts:
             context.visibility = context.visibility.truncated(length)
-            self._forget_from(context, max(0, length - 1))
-        else:
-            self._forget_from(context, length)
+            num_unchanged = min(num_unchanged, max(0, length - 1))
+        context.layout = context.layout.truncated(length)
+        self._forget_from(context, num_unchanged)
 
     def set_visible(self, context: Context, start: int, end: int, visible: bool) -> None:
         """For tokens that no request has asked to compute yet, and for the last one: the next
@@ -227,13 +138,20 @@ class ContextTable:
     def compute_with(self, context: Context, adapter: str | None) -> None:
         """What no request has asked to compute yet will be with that adapter; the rest stays, and
         if its pages are lost, it is computed again with the adapter that it had."""
-        first = max(context.num_once_computed, context.first_open)
+        first = max(context.num_once_computed, context.layout.start_of(context.first_open))
+        self.compute_from(context, first, adapter)
+
+    def compute_from(self, context: Context, first: int, adapter: str | None) -> None:
+        """Tokens from the first one on will be computed with that adapter."""
+        first = context.layout.start_of(first)
         if context.adapters.set_from(first, adapter):
             del context.keys[first // self.page_size :]
 
     def rewind(self, context: Context, num_computed: int) -> None:
-        """Forgets the KV of tokens [num_computed, end) and of drafts; the journal stays."""
+        """Forgets the KV of tokens [num_computed, end), of those that a row has to compute together
+        with them, and of drafts; the journal stays."""
         self.settle_drafts(context, 0)
+        num_computed = context.layout.start_of(num_computed)
         context.num_once_computed = min(context.num_once_computed, num_computed)
         if context.suspended is not None:
             self._memories.set(context, context.suspended.cut(num_computed, self.page_size))
@@ -309,17 +227,29 @@ class ContextTable:
         num_copied = 1 if self._writes_shared_page(context) else 0
         return (len(context.pages) + num_pages - num_copied) * self.page_size
 
-    def find_cached(self, context: Context) -> Found:
-        """Pages, cached, held by others or in host memory, that the context could go on with.
+    def unshare(self, context: Context) -> None:
+        """Gives it the page that it writes next for itself; the next batch copies it."""
+        if self._writes_shared_page(context):
+            shared = context.pages[-1]
+            context.pages[-1] = self.pool.allocate()
+            self._owed_copies.append((shared, context.pages[-1]))
+            self.pool.free([shared])
 
-        At least its last token is left to compute: a draw needs its logits.
-        """
-        return self._reuse.find(context)
+    def take_copies(self) -> list[tuple[int, int]]:
+        """What `unshare` left for the next batch to do."""
+        copies, self._owed_copies = self._owed_copies, []
+        return copies
+
+    def find_cached(self, context: Context, num_skippable: int) -> Found:
+        """Pages, cached, held by others or in host memory, that the context could go on with, and
+        nothing of what comes after its first `num_skippable` tokens: their logits are needed."""
+        return self._reuse.find(context, num_skippable)
 
     def key_after(self, context: Context, num_tokens: int) -> bytes | None:
-        """Of the page after so many tokens; None when the journal ends within it."""
+        """Of the page after so many tokens; None when it has no name by content, or the journal
+        ends within it."""
         index = num_tokens // self.page_size
-        if (index + 1) * self.page_size > len(context.journal):
+        if (index + 1) * self.page_size > context.num_plain:
             return None
         return self._key(context, index)
 
@@ -339,7 +269,7 @@ class ContextTable:
             context.pages[first:] = pages
             context.num_computed = found.num_tokens
             context.num_once_computed = max(context.num_once_computed, found.num_tokens)
-            context.num_published = found.num_tokens // self.page_size
+            context.num_published = min(found.num_tokens, context.num_plain) // self.page_size
         self._memories.set(context, None)
         if context.num_computed % self.page_size:
             last = context.pages[-1]
@@ -348,7 +278,7 @@ class ContextTable:
 
     def publish(self, context: Context) -> None:
         """Makes whole pages known by content; only when no batch computes them any more."""
-        num_whole = context.num_computed // self.page_size
+        num_whole = min(context.num_computed, context.num_plain) // self.page_size
         if context.num_published < num_whole:
             for index in range(context.num_published, num_whole):
                 self._publish_page(context, index)
@@ -468,9 +398,14 @@ class ContextTable:
             self.pool.free(reversed(pages))
 
     def _check_content(self, context: Context) -> None:
-        num_whole = context.num_computed // self.page_size
+        num_whole = min(context.num_computed, context.num_plain) // self.page_size
         if context.num_published > num_whole:
             raise IntegrityError(f"context {context.id}: published more than is computed")
+        own = map(
+            self.pool.key_of, context.pages[num_whole : context.num_computed // self.page_size]
+        )
+        if any(key is not None and key not in self._private for key in own):
+            raise IntegrityError(f"context {context.id}: others can find a page of its own")
         for index, page in enumerate(context.pages[:num_whole]):
             key = self.pool.key_of(page)
             if key not in {None, self._key(context, index)} and key not in self._private:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
-from pie_backend.batch import Logprobs, Row
+from pie_backend.batch import Logprobs, Probed, Row
 
 
 @dataclass(slots=True)
@@ -50,10 +50,15 @@ class Delivery:
     """New tokens by owner."""
 
 
-def check_answer(row: Row, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]) -> None:
+def check_answer(
+    row: Row,
+    tokens: Sequence[int],
+    logprobs: Sequence[Logprobs | None],
+    probed: Sequence[Probed],
+) -> None:
     """Raises: BackendError: it is no answer to what the row asked."""
-    if not len(row.samples) == len(tokens) == len(logprobs):
-        raise BackendError("the backend's tokens do not match the samples that a row asked for")
+    if not len(row.samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
+        raise BackendError("the backend's answers do not match the samples and probes of a row")
     for sample, one in zip(row.samples, logprobs, strict=True):
         if (sample.sampling.logprobs is None) != (one is None):
             raise BackendError("the backend's logprobs do not match the samples that asked")

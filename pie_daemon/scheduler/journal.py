@@ -7,7 +7,8 @@ from array import array
 import msgspec
 
 from pie_daemon.scheduler.adapter_runs import AdapterRuns, Run
-from pie_daemon.scheduler.contexts import Context
+from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.layout import CAUSAL, Layout
 from pie_daemon.scheduler.visibility import EVERYTHING, Visibility
 
 
@@ -21,6 +22,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens at the end that no request has asked to compute."""
     adapters: tuple[Run, ...] = ((0, None),)
     """What computed which tokens."""
+    layout: Layout = CAUSAL
 
     @classmethod
     def of(cls, context: Context) -> Journal:
@@ -29,7 +31,13 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             context.visibility,
             context.num_open,
             context.adapters.runs,
+            context.layout,
         )
+
+    @property
+    def weight(self) -> int:
+        """In tokens: a mask row counts as the tokens that take as many bytes."""
+        return (len(self.packed) + self.layout.num_bytes) // array("I").itemsize
 
     @property
     def num_tokens(self) -> int:
@@ -45,3 +53,4 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         context.visibility = self.visibility
         context.num_open = self.num_open
         context.adapters = AdapterRuns(list(self.adapters))
+        context.layout = self.layout

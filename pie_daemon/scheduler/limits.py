@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pie_backend.batch import FORCING_BIAS, Adjustment, BackendInfo
 from pie_daemon.errors import PieError
-from pie_daemon.scheduler.contexts import Context, ContextTable
+from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.contexts import ContextTable
+from pie_daemon.scheduler.layout import Layout
 from pie_daemon.scheduler.request import Request
+from pie_daemon.scheduler.together import num_pages_together, remembered_span
 from pie_daemon.scheduler.visibility import num_visible
 
 
 class Limits:
-    def __init__(self, info: BackendInfo) -> None:
+    def __init__(self, info: BackendInfo, max_batch_tokens: int) -> None:
         self._info = info
+        self._max_whole = max(1, max_batch_tokens // 2)
 
-    def max_new(self, length: int, max_tokens: int | None) -> int:
-        """Tokens that a generation on a context of this length can make."""
-        room = self._info.max_context - length
+    def max_new(self, length: int, max_tokens: int | None, position: int = 0) -> int:
+        """Tokens that a generation on a context of this length can make, whose next token stands at
+        `position`."""
+        room = self._info.max_context - max(length, position)
         if max_tokens is not None:
             return min(max_tokens, room)
         # The last token drawn needs no place in the pool.
@@ -48,6 +53,18 @@ class Limits:
                 f"{self._info.max_context}",
             )
 
+    def check_layout(self, layout: Layout) -> None:
+        """What has to be computed at once leaves room for others in a batch."""
+        for block in layout.blocks:
+            num_tokens = block.end - block.start
+            if block.looks_ahead and num_tokens > self._max_whole:
+                raise PieError(
+                    "exhausted",
+                    f"{num_tokens} tokens have to be computed at once, because one of them sees a "
+                    f"later one; that goes for up to {self._max_whole}: raise "
+                    "scheduler.max_batch_tokens",
+                )
+
     def check_range(self, start: int, end: int, length: int) -> None:
         if not 0 <= start <= end <= length:
             raise PieError(
@@ -75,15 +92,38 @@ class Limits:
                 f"has {info.num_pages}: ask for fewer tokens or raise backend.kv_pages",
             )
 
+    def check_fit_together(
+        self, spans: Mapping[Context, tuple[int, int]], contexts: ContextTable
+    ) -> None:
+        """Contexts that compute tokens [start, end) each, in an otherwise empty pool."""
+        need = num_pages_together(
+            (
+                remembered_span(context, contexts, start, end)
+                for context, (start, end) in spans.items()
+            ),
+            self._info.page_size,
+            lambda _: False,
+        )
+        if need > self._info.num_pages:
+            raise PieError(
+                "exhausted",
+                f"together the passes need {need} pages of {self._info.page_size} tokens; the pool "
+                f"has {self._info.num_pages}: submit fewer at once or raise backend.kv_pages",
+            )
+
     def check_quota(self, request: Request, contexts: ContextTable) -> None:
         """What an owner's contexts hold, or may come to hold through live requests."""
-        need = contexts.num_pages_for(request.worst_length)
-        for quota in request.context.owner.quotas:
+        self.check_quotas({request.context: request.worst_length}, contexts)
+
+    def check_quotas(self, lengths: Mapping[Context, int], contexts: ContextTable) -> None:
+        """The same for contexts of one owner that may come to be so long."""
+        need = sum(map(contexts.num_pages_for, lengths.values()))
+        for quota in next(iter(lengths)).owner.quotas:
             others = sum(
                 contexts.num_pages_for(_worst_length(context))
                 for owner in quota.owners
                 for context in map(contexts.get, owner.contexts)
-                if context is not request.context
+                if context not in lengths
             )
             if others + need > quota.max_pages:
                 raise PieError(
@@ -97,4 +137,4 @@ def _worst_length(context: Context) -> int:
     request = context.request
     if request is None or request.ended:
         return context.num_once_computed
-    return max(context.num_once_computed, request.worst_length)
+    return max(context.num_once_computed, len(context.journal), request.worst_length)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pie_backend.batch import BackendInfo, Batch, BatchResult, PageFile
-from pie_daemon.scheduler.contexts import Context, ContextTable
+from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.contexts import ContextTable
 
 _CHUNK_BYTES = 1 << 20
 """So much is read or written between two batches: about a millisecond."""
@@ -106,7 +107,8 @@ class PageJobs:
 
     def _to_store(self, job: PageJob) -> list[int]:
         """Whole ones, as far as they are there: pages may have been given up meanwhile."""
-        num_whole = min(job.end, job.context.num_computed // self._contexts.page_size)
+        num_tokens = min(job.context.num_computed, job.context.num_plain)
+        num_whole = min(job.end, num_tokens // self._contexts.page_size)
         return job.context.pages[job.next : min(num_whole, job.next + self._max_pages)]
 
     def _to_load(self, job: PageJob) -> list[int]:
@@ -115,7 +117,8 @@ class PageJobs:
         self._keys = []
         num_free = max(0, pool.num_free - self._num_reserved())
         num_most = min(num_free, self._max_pages)
-        for index in range(job.next, job.end):
+        num_plain = job.context.num_plain // self._contexts.page_size
+        for index in range(job.next, min(job.end, num_plain)):
             if len(self._keys) == num_most:
                 break
             key = self._contexts.key_of(job.context, index)

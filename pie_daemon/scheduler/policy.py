@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pie_daemon.scheduler.contexts import Context, ContextTable, Run
+from pie_daemon.scheduler.context import Context, Run
+from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.fairness import fair_order
 from pie_daemon.scheduler.request import Request
 from pie_daemon.scheduler.reuse import Found
@@ -26,7 +27,7 @@ class Followers:
         """The others, with the cached pages that they would begin with."""
         for request in requests:
             if request.awaits not in self._leaders:
-                found = self._contexts.find_cached(request.context)
+                found = self._contexts.find_cached(request.context, request.num_skippable)
                 request.awaits = self._key_to_await(request, found)
                 if request.awaits is None:
                     yield request, found
@@ -48,8 +49,8 @@ class Followers:
             return None
         size = self._contexts.page_size
         start = num_tokens // size * size
-        if start + size >= len(context.journal):
-            return None  # its last token is on that page, and has to be computed anyway
+        if start + size > request.num_skippable:
+            return None  # a token that has to be computed anyway is on that page
         end = start + self._min_tokens
         long_enough = len(leader.journal) >= end <= len(context.journal)
         same = long_enough and context.journal[start:end] == leader.journal[start:end]
@@ -80,8 +81,10 @@ class FollowTheFirst:
 class DecodeFirst:
     """Every decoding row joins every batch; the tokens left over go to prompts, in fair order.
 
-    There are never more running requests than tokens in a batch, so each batch has at least one
-    token for prompts when there are any: decoding cannot starve them.
+    There are never more running requests than tokens in a batch, but for passes of one `submit`,
+    which are over after a batch or two; so each batch has at least one token for prompts when there
+    are any: decoding cannot starve them. A prompt whose tokens have to be computed at once (at most
+    half a batch) makes decoding rows wait for a batch when it is the first in order.
     """
 
     def choose(self, running: Iterable[Request], max_tokens: int) -> list[tuple[Request, Run]]:
@@ -91,18 +94,26 @@ class DecodeFirst:
         for request in running:
             if request.held_back:
                 continue
-            if request.context.num_pending == 1:
-                chosen.append((request, request.context.next_run(1)))
-            else:
+            if request.num_pending > 1:
                 prompts.append(request)
+            elif len(chosen) < max_tokens:
+                chosen.append((request, request.context.next_run(1, request.target)))
+        self._add_prompts(list(fair_order(prompts, _num_pending)), chosen, max_tokens)
+        return chosen
+
+    def _add_prompts(
+        self, prompts: list[Request], chosen: list[tuple[Request, Run]], max_tokens: int
+    ) -> None:
+        if prompts and not _num_in_row(prompts[0], max(1, max_tokens - len(chosen))):
+            del chosen[max_tokens - _num_in_row(prompts[0], max_tokens) :]
         num_left = max_tokens - len(chosen)
-        for request in fair_order(prompts, _num_pending):
+        for request in prompts:
             if num_left <= 0:
                 break
-            run = request.context.next_run(num_left)
-            chosen.append((request, run))
-            num_left -= len(run.tokens)
-        return chosen
+            run = request.context.next_run(num_left, request.target)
+            if run.tokens:
+                chosen.append((request, run))
+                num_left -= len(run.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +147,8 @@ class EqualDrafts:
 
 
 def _num_pending(request: Request) -> int:
-    return request.context.num_pending
+    return request.num_pending
+
+
+def _num_in_row(request: Request, max_tokens: int) -> int:
+    return request.context.num_in_row(max_tokens, request.target)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from pie_daemon.scheduler.contexts import Context, ContextTable
+from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.fairness import over_share
 from pie_daemon.scheduler.request import Request
 
@@ -30,6 +31,8 @@ class Expectation:
 
     def promise(self, request: Request) -> int:
         """Computed length of the context up to which the request will not be suspended."""
+        if request.is_exact:
+            return request.worst_length
         length = len(request.context.journal)
         num_made = length - request.prompt_tokens
         expected = request.prompt_tokens + int(2 * self._mean_tokens)

@@ -7,10 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pie_backend.batch import FORCING_BIAS, Adjustment, Logprobs, Sample, Sampling
+from pie_backend.batch import (
+    FORCING_BIAS,
+    Adjustment,
+    Logprobs,
+    Probe,
+    Probed,
+    Sample,
+    Sampling,
+)
 from pie_daemon.errors import PieError
 from pie_daemon.grammar.matcher import Matcher
-from pie_daemon.scheduler.contexts import Context
+from pie_daemon.scheduler.context import Context
 from pie_daemon.scheduler.drafts import MAX_DRAFT, MAX_MATCH, DraftParams
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.guide import Guide
@@ -207,6 +215,37 @@ class Request:
         """It draws after the context's last token, which a batch has to compute (again) for it."""
         return False
 
+    @property
+    def target(self) -> int:
+        """It computes the journal's tokens before this one."""
+        return len(self.context.journal)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that are left to compute for it."""
+        return self.target - self.context.num_computed
+
+    @property
+    def num_skippable(self) -> int:
+        """So many tokens at the beginning need not be computed if their KV is found."""
+        return len(self.context.journal) - 1
+
+    @property
+    def members(self) -> Sequence[Request]:
+        """Those that are admitted together with it, itself included."""
+        return (self,)
+
+    def separate(self) -> None:
+        """From now on its members are admitted one after another."""
+
+    def questions(self, start: int, end: int) -> tuple[list[Sample], list[Probe]]:
+        """What to ask of a row that computes tokens [start, end) of the journal."""
+        is_last = end == len(self.context.journal)
+        return (self.samples(end - start) if is_last else []), []
+
+    def observe(self, probed: Sequence[Probed]) -> None:
+        """Takes in what the probes of its row saw; `advance` comes next."""
+
     def draft(self, num_tokens: int, num_rows: int) -> list[int]:
         """At most so many guesses of what follows the journal, for the row that `samples` is asked
         about next, in a batch of `num_rows`."""
@@ -241,6 +280,11 @@ class Request:
     def worst_length(self) -> int:
         """The longest that the computed part of the context can get through this request."""
         return self.prompt_tokens
+
+    @property
+    def is_exact(self) -> bool:
+        """It computes all of its worst length: it is promised that, and never suspended."""
+        return False
 
     @property
     def next_length(self) -> int:

@@ -10,7 +10,7 @@ from pie_daemon.scheduler.pages import PagePool
 from pie_daemon.scheduler.tiers import HostTier
 
 if TYPE_CHECKING:
-    from pie_daemon.scheduler.contexts import Context
+    from pie_daemon.scheduler.context import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +55,28 @@ class Reuse:
         self._page_size = page_size
         self._key = key
 
-    def find(self, context: Context) -> Found:
-        last = len(context.journal) - 1
+    def find(self, context: Context, num_skippable: int) -> Found:
+        """Of the first `num_skippable` tokens."""
         first = context.num_computed // self._page_size
         keys: list[bytes] = []
-        for index in range(first, last // self._page_size):
+        for index in range(first, num_skippable // self._page_size):
             key = self._key_of_whole(context, index)
-            if not self._is_there(key):
+            if key is None or not self._is_there(key):
                 break
             keys.append(key)
         num_tokens = (first + len(keys)) * self._page_size
-        if context.suspended is not None and num_tokens < last:
+        if context.suspended is not None and num_tokens < num_skippable:
             part = context.suspended.key_of_part(len(keys), self._page_size)
             if part is not None and self._is_there(part):
                 keys.append(part)
                 num_tokens += self._page_size
-                num_tokens = min(context.suspended.num_tokens, num_tokens, last)
+                num_tokens = min(context.suspended.num_tokens, num_tokens, num_skippable)
+        return self._found(context, first, keys, num_tokens)
+
+    def _found(self, context: Context, first: int, keys: list[bytes], num_tokens: int) -> Found:
+        # What one row has to compute is there as a whole, or not at all.
+        num_tokens = context.layout.start_of(num_tokens)
+        keys = keys[: max(0, -(-num_tokens // self._page_size) - first)]
         return Found(keys, [self._pool.find(key) for key in keys], num_tokens) if keys else NOTHING
 
     def collect(self, found: Found) -> list[int]:
@@ -92,10 +98,13 @@ class Reuse:
         self._pool.publish(page, key)
         return page
 
-    def _key_of_whole(self, context: Context, index: int) -> bytes:
+    def _key_of_whole(self, context: Context, index: int) -> bytes | None:
+        """None: it has no name."""
         suspended = context.suspended
         key = None if suspended is None else suspended.key_of_whole(index, self._page_size)
-        return self._key(context, index) if key is None else key
+        if key is None and (index + 1) * self._page_size <= context.num_plain:
+            return self._key(context, index)
+        return key
 
     def _is_there(self, key: bytes) -> bool:
         return self._pool.find(key) is not None or key in self._host

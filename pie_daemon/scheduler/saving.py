@@ -33,14 +33,16 @@ class Saving:
         """A context of the journal's content, whose KV is still to be found or computed."""
         self._limits.check_tokens(journal.tokens)
         self._limits.check_length(journal.num_tokens)
+        self._limits.check_layout(journal.layout)
         context = self._contexts.create(owner)
         journal.write_into(context)
         return context.id
 
     def store_pages(self, context_id: int, path: str, notify: Callable[[], None]) -> PageJob:
-        """Writes the whole pages of a context to a file."""
+        """Writes the whole pages of a context to a file, as far as they have names by content."""
         context = self._contexts.get_idle(context_id)
-        job = PageJob("store", context, path, len(context.pages), notify)
+        num_whole = context.num_plain // self._contexts.page_size
+        job = PageJob("store", context, path, min(num_whole, len(context.pages)), notify)
         self.jobs.add(job)
         return job
 
@@ -49,6 +51,7 @@ class Saving:
         context = self._contexts.get_idle(context_id)
         # The last token is computed again anyway, and so is its page.
         num_whole = max(0, len(context.journal) - 1) // self._contexts.page_size
+        num_whole = min(num_whole, context.num_plain // self._contexts.page_size)
         job = PageJob("load", context, path, num_whole, notify)
         self.jobs.add(job)
         return job

@@ -27,6 +27,7 @@ from pie_daemon.scheduler.masks import MaskMaker
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
+from pie_daemon.scheduler.passes import Answer, PassSpec
 from pie_daemon.scheduler.request import Chunk, Finish, GenerateParams, Usage
 from pie_daemon.scheduler.state import SchedulerState
 from pie_daemon.scheduler.stats import RateMeter, SchedulerStats
@@ -230,6 +231,29 @@ class Scheduler:
                 self._notify[request] = notify
         self._wake.set()
         return request
+
+    def submit(self, passes: Sequence[PassSpec], notify: Notify) -> list[int]:
+        """Admitted together; `notify` is called once for each of them, when it is ready."""
+        with self._lock:
+            self._require_alive()
+            for one in passes:
+                self.adapters.require(one.adapter)
+            requests = self._state.submit(passes)
+            self._notify.update(dict.fromkeys(requests, notify))
+        self._wake.set()
+        return requests
+
+    def take_answers(self, request: int) -> list[Answer]:
+        """Of a pass that is ready, once.
+
+        Raises: PieError: why the pass failed.
+        """
+        with self._lock:
+            return self._state.take_answers(request)
+
+    def new_seed(self) -> int:
+        """For a program that gave none."""
+        return self._fresh_seed()
 
     def ready(self, request: int) -> bool:
         with self._lock:

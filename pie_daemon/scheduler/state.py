@@ -15,24 +15,30 @@ from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.contexts import ContextTable, Run
-from pie_daemon.scheduler.counts import counts_for
+from pie_daemon.scheduler.context import Run
+from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.delivery import Counters, Delivery, check_answer
-from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
-from pie_daemon.scheduler.guide import Guide, guide_for
+from pie_daemon.scheduler.guide import Guide
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.limits import Limits
+from pie_daemon.scheduler.making import GenerationMaker
 from pie_daemon.scheduler.owners import Owner, OwnerTable
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
-from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Room
+from pie_daemon.scheduler.passes import Answer, PassSpec
+from pie_daemon.scheduler.planning import Planner
+from pie_daemon.scheduler.policy import (
+    DecodeFirst,
+    EqualDrafts,
+    FollowTheFirst,
+    Room,
+)
 from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import (
-    BUDGET,
     CANCELLED,
     COMPLETE,
-    LENGTH,
     Chunk,
     Finish,
     Flush,
@@ -42,12 +48,13 @@ from pie_daemon.scheduler.request import (
     Usage,
 )
 from pie_daemon.scheduler.saving import Saving
-from pie_daemon.scheduler.speculation import speculation_for
-from pie_daemon.scheduler.text import TextStream
 
 
 class SchedulerState:
     """All contexts and requests of one model."""
+
+    _preemption = Preemption()
+    _rows = DecodeFirst()
 
     def __init__(
         self,
@@ -59,7 +66,7 @@ class SchedulerState:
         expectation: Expectation | None = None,
     ) -> None:
         self.info = info
-        self.limits = Limits(info)
+        self.limits = Limits(info, config.max_batch_tokens)
         self.owners = OwnerTable()
         self.contexts = ContextTable(
             info.num_pages,
@@ -73,18 +80,19 @@ class SchedulerState:
         self.counters = Counters()
         self._max_batch_tokens = config.max_batch_tokens
         self._max_running = min(config.max_batch_rows, config.max_batch_tokens)
-        self._token_bytes = token_bytes
+        self._maker = GenerationMaker(info, self.limits, token_bytes)
         self._clock = clock
         self._fairness = Fairness()
         self._expectation = expectation or Expectation()
         self._admission = PromisePages(self._expectation)
-        self._preemption = Preemption()
         self._follow = follow or FollowTheFirst()
-        self._rows = DecodeFirst()
         self._drafts = EqualDrafts(config.max_draft_tokens)
         self._requests: dict[int, Request] = {}
         self._last_request_id = 0
         self._admission_due = False  # something came or went since requests were last admitted
+        self._passes = PassDesk(
+            Planner(info, self.limits), self.limits, self.contexts, self._requests, self.waiting
+        )
         self._in_flight: list[tuple[Request, Row]] | None = None
         self._moving: list[Request] = []  # running requests that the last batch carried
         self.guided: dict[int, Generation] = {}  # live, with a constraint
@@ -100,7 +108,8 @@ class SchedulerState:
     def append(self, context_id: int, tokens: Sequence[int]) -> None:
         context = self.contexts.get_idle(context_id)
         self.limits.check_tokens(tokens)
-        self.limits.check_length(len(context.journal) + len(tokens))
+        length = len(context.journal)
+        self.limits.check_length(max(length, context.layout.position(length)) + len(tokens))
         self.contexts.append(context, tokens)
 
     def open_journal(self, owner_name: str, journal: Journal) -> int:
@@ -145,9 +154,9 @@ class SchedulerState:
         return context.journal[start:end]
 
     def drop_context(self, context_id: int) -> None:
-        """Cancels the request that runs on it, if there is one."""
+        """Cancels the request that runs on it, and those behind it."""
         context = self.contexts.get(context_id)
-        if context.request is not None:
+        while context.request is not None:
             self._abort(context.request, CANCELLED)
         self.contexts.drop(context)
         self._admission_due = True
@@ -156,37 +165,7 @@ class SchedulerState:
 
     def generate(self, context_id: int, params: GenerateParams) -> int:
         context = self.contexts.get_idle(context_id)
-        params.check()
-        self.limits.check_tokens(params.stop_tokens)
-        self.limits.check_biases(params.sampling.adjustment)
-        length = len(context.journal)
-        self.limits.check_has_visible(context)
-        eos = () if params.ignore_eos else self.info.eos_tokens
-        generation = Generation(
-            id=self._last_request_id + 1,
-            context=context,
-            submitted_at_s=self._clock(),
-            prompt_tokens=length,
-            cached_tokens=min(context.num_computed, length - 1),
-            params=params,
-            max_new=self.limits.max_new(length, params.max_tokens),
-            stops=frozenset((*eos, *params.stop_tokens)),
-            token_bytes=self._token_bytes,
-            stream=TextStream(params.stop_strings),
-            draws=Draws(params.sampling, counts_for(params.sampling.adjustment, context.journal)),
-            speculation=speculation_for(params.drafts),
-            guide=guide_for(
-                params.matcher,
-                params.sampling.adjustment,
-                self.info.eos_tokens if params.ignore_eos else (),
-            ),
-        )
-        if generation.max_new <= 0:
-            generation.end(LENGTH)
-        elif generation.guide is not None and generation.guide.is_over:
-            generation.end(COMPLETE)
-        elif context.owner.budget.left() == 0:
-            generation.end(BUDGET)
+        generation = self._maker.generation(self._new_id(), context, params, self._clock())
         self._submit(generation)
         if generation.guide is not None and not generation.ended:
             self.guided[generation.id] = generation
@@ -198,7 +177,7 @@ class SchedulerState:
         if context.is_computed:
             return None
         flush = Flush(
-            id=self._last_request_id + 1,
+            id=self._new_id(),
             context=context,
             submitted_at_s=self._clock(),
             prompt_tokens=len(context.journal),
@@ -206,6 +185,17 @@ class SchedulerState:
         )
         self._submit(flush)
         return flush.id
+
+    def submit(self, specs: Sequence[PassSpec]) -> list[int]:
+        """Passes that are admitted together; each on the context as those before it leave it."""
+        self._admission_due = True
+        submitted = self._passes.submit(specs, self._clock(), self._new_id)
+        for request_id in submitted:
+            self._fairness.come(self._requests[request_id].context.owner)
+        return submitted
+
+    def take_answers(self, request_id: int) -> list[Answer]:
+        return self._passes.take_answers(self._get(request_id))
 
     def ready(self, request_id: int) -> bool:
         return self._get(request_id).ready
@@ -279,7 +269,7 @@ class SchedulerState:
         chosen = self._rows.choose(self.running.values(), self._max_batch_tokens)
         if not chosen:
             return None
-        copies: list[tuple[int, int]] = []
+        copies = self.contexts.take_copies()
         room = self._drafts.share([len(run.tokens) for _, run in chosen], self._max_batch_tokens)
         rows = [self._row(request, run, room, copies) for request, run in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
@@ -293,16 +283,19 @@ class SchedulerState:
         """Takes in what the batch in flight made."""
         flight = self._land()
         logprobs = result.logprobs or [[None] * len(row) for row in result.tokens]
+        probes = result.probes or [[] for _ in result.tokens]
         if result.step != self.counters.steps or (
-            not len(result.tokens) == len(logprobs) == len(flight)
+            not len(result.tokens) == len(logprobs) == len(probes) == len(flight)
         ):
             raise BackendError(f"the backend answered step {result.step} with the wrong rows")
         delivery = Delivery()
         self._moving.clear()
-        for (request, row), tokens, ones in zip(flight, result.tokens, logprobs, strict=True):
-            check_answer(row, tokens, ones)
+        answers = zip(flight, result.tokens, logprobs, probes, strict=True)
+        for (request, row), tokens, ones, probed in answers:
+            check_answer(row, tokens, ones, probed)
             if request.id in self.running:
                 self._moving.append(request)
+                request.observe(probed)
                 self._advance(request, tokens, ones, delivery)
         return delivery
 
@@ -325,7 +318,7 @@ class SchedulerState:
         if self._num_reserved() > self.contexts.pool.num_free:
             raise IntegrityError("more pages are reserved than free")
         live = {request.id for request in self._requests.values() if not request.ended}
-        if live != self.waiting.keys() | self.running.keys():
+        if live != self.waiting.keys() | self.running.keys() | self._passes.parked:
             raise IntegrityError("the queues are not the live requests")
 
     def _num_reserved(self) -> int:
@@ -351,7 +344,6 @@ class SchedulerState:
             self.waiting[request.id] = request
             self._fairness.come(context.owner)
             self._admission_due = True
-        self._last_request_id = request.id
         self._requests[request.id] = request
         context.request = request
         context.owner.requests.add(request.id)
@@ -359,28 +351,43 @@ class SchedulerState:
         context.owner.cached_tokens += request.cached_tokens
         self._settle(request)
 
+    def _new_id(self) -> int:
+        self._last_request_id += 1
+        return self._last_request_id
+
+    def _waits(self, request: Request) -> bool:
+        return request.id in self.waiting or request.id in self._passes.parked
+
     def _settle(self, request: Request) -> None:
         if request.drained and request.context.request is request:
             request.context.request = None
 
     def _retire(self, request: Request) -> None:
-        was_waiting = self.waiting.pop(request.id, None) is not None
-        if was_waiting or self.running.pop(request.id, None) is not None:
-            self._fairness.leave(request.context.owner, was_waiting=was_waiting)
+        was_running = self.running.pop(request.id, None) is not None
+        if was_running or self._waits(request):
+            self._fairness.leave(request.context.owner, was_waiting=not was_running)
+        self.waiting.pop(request.id, None)
         self.guided.pop(request.id, None)
-        request.num_reserved = 0
+        reserved, request.num_reserved = request.num_reserved, 0
         self.contexts.touch(request.context)
         self._admission_due = True
         self._settle(request)
+        following = self._passes.leave(request, reserved)
+        if following is not None:
+            self._start(following)
 
     def _abort(self, request: Request, finish: Finish | None) -> None:
         context = request.context
         visible = context.num_visible
         request.forget_hidden()
         request.finish = finish
-        self.contexts.truncate(context, visible)
+        if visible < len(context.journal):
+            self.contexts.truncate(context, visible)
+        else:
+            self.contexts.rewind(context, visible)  # drafts only
         self._retire(request)
-        context.request = None
+        if context.request is request:
+            context.request = None
 
     def _preempt(self) -> None:
         for request in self._preemption.secure(self.running.values(), self.contexts):
@@ -407,7 +414,8 @@ class SchedulerState:
             self._start(request)
 
     def _start(self, request: Request) -> None:
-        del self.waiting[request.id]
+        self.waiting.pop(request.id, None)
+        self._passes.start(request)
         self.running[request.id] = request
         self._fairness.admit(request.context.owner)
         if request.admitted_at_s is None:
@@ -423,8 +431,8 @@ class SchedulerState:
 
     def _row(self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]) -> Row:
         context = request.context
-        draws = run.end == len(context.journal)
-        drafts = self._draft(request, run.end, room) if draws else []
+        may_draft = run.end == len(context.journal) and run.attention is None
+        drafts = self._draft(request, run.end, room) if may_draft else []
         request.num_reserved -= self.contexts.extend(context, run.end + len(drafts), copies)
         num_lost = context.num_once_computed
         context.num_computed, context.num_drafted = run.end, len(drafts)
@@ -432,12 +440,16 @@ class SchedulerState:
         self.counters.computed_tokens += len(run.tokens) + len(drafts)
         self.counters.recomputed_tokens += max(0, min(run.end, num_lost) - run.start)
         self._fairness.serve(context.owner, len(run.tokens) + len(drafts))
+        samples, probes = request.questions(run.start, run.end)
         return Row(
             tokens=[*run.tokens, *drafts],
             start=run.start,
             pages=context.pages.copy(),
+            samples=samples,
+            probes=probes,
+            positions=run.positions_with(len(drafts)),
             hidden=run.hidden,
-            samples=request.samples(len(run.tokens)) if draws else [],
+            attention=run.attention,
             adapter=run.adapter,
         )
 
@@ -467,7 +479,7 @@ class SchedulerState:
             self.counters.generated_tokens += num_new
             delivery.tokens[owner.name] += num_new
         if request.ended:
-            if request.num_drawn:
+            if request.num_drawn and not request.is_exact:
                 self._expectation.learn(request.num_drawn)
             self._retire(request)
         if request.ready:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pie_daemon.scheduler.tiers import HostTier
 
 if TYPE_CHECKING:
-    from pie_daemon.scheduler.contexts import Context
+    from pie_daemon.scheduler.context import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferlet import GenerateOptions, runtime
+from inferlet import GenerateOptions, SampleOptions, runtime
 from pie_daemon.host.interfaces.options import GenerateOptions as HostOptions
+from pie_daemon.host.interfaces.sample_options import KEYS
 from support.guests import REPOSITORY
 
 
@@ -43,13 +44,23 @@ def test_the_host_takes_the_schemas_keys_and_defaults() -> None:
         assert properties[name].get("default") == default, name
 
 
+def test_the_options_of_samples_are_their_schema() -> None:
+    """On both sides of the border, with the ranges and defaults of `generate`."""
+    properties = schema("sample")["properties"]
+    assert set(properties) == KEYS == set(SampleOptions.__annotations__)
+    shared = schema("generate")["properties"]
+    for name in properties.keys() - {"draw"}:
+        described = {"description": properties[name]["description"]}
+        assert properties[name] == {**shared[name], **described}, name
+
+
 def test_launch_takes_the_schemas_budgets() -> None:
     """The keyword arguments of `runtime.launch` are the keys."""
     given = set(inspect.signature(runtime.launch).parameters) - {"program", "input"}
     assert set(schema("launch")["properties"]) == given
 
 
-@pytest.mark.parametrize("name", ["generate", "launch"])
+@pytest.mark.parametrize("name", ["generate", "launch", "sample"])
 def test_every_key_is_described(name: str) -> None:
     """A schema is documentation first."""
     assert all(value.get("description") for value in schema(name)["properties"].values())

@@ -17,14 +17,16 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from msgspec import structs
 
-from pie_backend.batch import Adjustment, Logprobs, Sampling
+from pie_backend.batch import Adjustment, Logprobs, Sample, Sampling
 from pie_backend.dummy import Vocabulary, expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.passes import PassSpec
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
@@ -68,6 +70,8 @@ class Modelled:
     future: list[int] = field(default_factory=list)
     num_top: int | None = None
     flushing: bool = False
+    passes: dict[int, list[int]] = field(default_factory=dict)
+    """What those that were not taken or dropped have to answer."""
 
     def append(self, tokens: list[int]) -> None:
         self.tokens += tokens
@@ -322,6 +326,70 @@ class Machine(RuleBasedStateMachine):
 
         self.refused_when_busy(context, call)
 
+    @rule(
+        context=contexts,
+        other=contexts,
+        inputs=st.lists(st.lists(st.integers(1, 31), max_size=3), min_size=1, max_size=4),
+        sampling=samplings,
+    )
+    def submit(
+        self,
+        context: Modelled,
+        other: Modelled,
+        inputs: list[list[int]],
+        sampling: Sampling,
+    ) -> None:
+        """Passes by turns on two contexts, or all on one, each about its first and last token."""
+        owners = [self.state.contexts.get(one.id).owner for one in (context, other)]
+        pair = (context, other) if owners[0] is owners[1] else (context, context)
+        for one in pair:
+            if one.request is not None:
+                self.settle(one)
+        busy = any(one.request is not None for one in pair[: len(inputs)])
+        sampling = structs.replace(sampling, logprobs=None)
+        specs = [
+            PassSpec(
+                pair[number % 2].id,
+                tokens,
+                questions=[Sample(0, sampling), Sample(max(0, len(tokens) - 1), sampling)],
+            )
+            for number, tokens in enumerate(inputs)
+        ]
+        submitted: list[int] = []
+        code = refusal(lambda: submitted.extend(self.state.submit(specs)))
+        assert (code == "busy") == busy
+        assert code in {None, "busy", "invalid-argument", "exhausted"}
+        for number, request in enumerate(submitted):
+            self.expect(pair[number % 2], request, inputs[number], sampling)
+
+    def expect(
+        self, context: Modelled, request: int, tokens: list[int], sampling: Sampling
+    ) -> None:
+        first = len(context.tokens) + (1 if tokens else 0)
+        context.append(tokens)
+        context.num_open = 0
+        context.passes[request] = [
+            expected_tokens(context.tokens[:length], 1, sampling, VOCABULARY, context.saw[:length])[
+                0
+            ]
+            for length in (first, len(context.tokens))
+        ]
+
+    @rule()
+    def take_answers(self) -> None:
+        for context in self.live:
+            for request in [one for one in context.passes if self.state.ready(one)]:
+                assert context.passes.pop(request) == self.state.take_answers(request)
+                self.state.drop_request(request)
+
+    @rule(context=contexts, which=st.integers(0, 99))
+    def drop_pass(self, context: Modelled, which: int) -> None:
+        """Whatever has become of it; the others on the context go on."""
+        if context.passes:
+            request = list(context.passes)[which % len(context.passes)]
+            self.state.drop_request(request)
+            del context.passes[request]
+
     @rule()
     def take_all(self) -> None:
         for context in self.live:
@@ -414,7 +482,8 @@ class Machine(RuleBasedStateMachine):
         """Calls it; the refusals that the model foresees are fine, and change nothing."""
         if context.request is not None:
             self.settle(context)
-        busy = context.request is not None
+        in_line = any(not self.state.ready(request) for request in context.passes)
+        busy = context.request is not None or in_line
         code = refusal(call)
         assert (code == "busy") == busy
         assert code in {None, "busy", "invalid-argument", "exhausted"}

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendConfig, Batch, BatchResult, Sampling
+from pie_backend.batch import BackendConfig, Batch, BatchResult, Sample, Sampling
 from pie_backend.dummy import DummyBackend, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler import service
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.passes import PassSpec
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish, GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import letters
@@ -358,3 +359,45 @@ def test_pages_go_to_a_file_and_come_back(scheduler: Scheduler, tmp_path: Path) 
         until(lambda job=job: job.done)  # type: ignore[misc]
     until(lambda: told == ["stored", "loaded"])
     program.drain(program.generate([1, 2, 3], GenerateParams(max_tokens=2)))
+
+
+def test_passes_through_the_thread(scheduler: Scheduler) -> None:
+    """Sixteen programs loop over passes at once; each draws what it would alone."""
+
+    def loop(number: int) -> list[int]:
+        program = Program(scheduler, f"p{number}")
+        context = scheduler.create_context(program.owner)
+        scheduler.append(context, [number + 1, *PROMPT])
+        tokens: list[int] = []
+        for _ in range(8):
+            spec = PassSpec(context, tokens[-1:], questions=[Sample(0, Sampling())])
+            (request,) = scheduler.submit([spec], program.notify)
+            program.wait(request)
+            tokens += [token for token in scheduler.take_answers(request) if isinstance(token, int)]
+            scheduler.drop_request(request)
+        return tokens
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(loop, range(16)))
+
+    assert [expected_tokens([number + 1, *PROMPT], 8) for number in range(16)] == found
+    assert 16 * 8 == scheduler.stats().generated_tokens
+
+
+def test_a_dead_backend_fails_passes_and_those_behind_them(
+    stopped_at_gate: Scheduler, gated: Gated
+) -> None:
+    """Submitting never waits for the backend, and no program hangs on what will never come."""
+    program = Program(stopped_at_gate, "one")
+    context = stopped_at_gate.create_context("one")
+    specs = [PassSpec(context, [1]), PassSpec(context, [2])]
+    requests = stopped_at_gate.submit(specs, program.notify)
+    gated.death = BackendError("it is gone")
+    gated.gate.release(10)
+
+    for request in requests:
+        program.wait(request)
+        with pytest.raises(PieError, match="it is gone"):
+            stopped_at_gate.take_answers(request)
+    with pytest.raises(PieError, match="it is gone"):
+        stopped_at_gate.submit(specs, program.notify)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pie_backend.base import Backend
 from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.grammar.compiler import GrammarCompiler
@@ -73,7 +74,8 @@ class Spelling(Letters):
 
 class Rig:
     """`supervisor` and `store` are the real ones; compiled code is shared by all tests. What a test
-    puts into the folder `adapters`, programs may open."""
+    puts into the folder `adapters`, programs may open. Another `backend` is the caller's to close.
+    """
 
     def __init__(
         self,
@@ -83,11 +85,12 @@ class Rig:
         limits: LimitsConfig | None = None,
         mcp: McpConfig | None = None,
         letters: Letters | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.limits = limits or LimitsConfig()
         tokenizer: Any = letters or Letters()
         self.vocabulary = tokenizer.vocabulary
-        backend = DummyBackend(
+        backend = backend or DummyBackend(
             BackendConfig(name="dummy", kind="dummy", path="", kv_pages=num_pages), self.vocabulary
         )
         self.scheduler = Scheduler(backend, tokenizer.token_bytes)

@@ -44,14 +44,13 @@ def _complaints(row: Row, info: BackendInfo) -> Iterator[str]:
         yield f"tokens are outside [0, {info.vocab_size})"
     if row.positions is not None and not _fit(row.positions, len(row.tokens), info.max_context):
         yield f"positions are not {len(row.tokens)} within the context"
-    for name in ("attention",):
-        if getattr(row, name):
-            yield f"{name} is not supported by this backend"
     yield from _visibility_complaints(row, end)
     yield from _question_complaints(row, info)
 
 
 def _visibility_complaints(row: Row, end: int) -> Iterator[str]:
+    if (complaint := row.complaint_about_attention()) is not None:
+        yield complaint
     if not row.hides_in_order:
         yield f"hides {row.hidden}, which are not ranges in order within [0, {end})"
 

@@ -184,4 +184,5 @@ def _describe(
         dtype=str(cache.shape.dtype).removeprefix("torch."),
         num_host_pages=cache.num_host_pages,
         revision=fingerprint(model.path),
+        hidden_size=decoder.hidden_size,
     )

@@ -27,7 +27,7 @@ class Reach:
 
 def reach_of(row: Row, page_size: int) -> Reach:
     num_pages = -(-(row.start + len(row.tokens)) // page_size)
-    if not row.hidden:
+    if not row.hidden or row.attention is not None:
         return Reach(row.pages[:num_pages], row.start, [])
     num_before = row.start // page_size  # pages that hold none of the row's own tokens
     pages: list[int] = []

@@ -17,11 +17,11 @@ from pie_daemon.host.interfaces import (
     inference,
     messaging,
     models,
+    passes,
     runtime,
     session,
     storage,
     tools,
-    unsupported,
 )
 from pie_daemon.host.topics import Subscription
 from pie_daemon.host.waitable import Waitable
@@ -61,11 +61,11 @@ INTERFACES: tuple[Interface, ...] = (
     _interface("constraints", constraints.FUNCTIONS, {"constraint": constraints.Constraint}),
     _interface(
         "inference",
-        inference.FUNCTIONS,
+        {**inference.FUNCTIONS, **passes.FUNCTIONS},
         {
             "generation": inference.Generation,
-            "forward-pass": inference.ForwardPass,
-            "pass": unsupported.Unavailable,
+            "forward-pass": passes.ForwardPass,
+            "pass": passes.Pass,
         },
     ),
     _interface("session", session.FUNCTIONS),

@@ -15,7 +15,6 @@ from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
-from pie_daemon.host.interfaces.unsupported import refusals
 from pie_daemon.host.waitable import Waitable
 from pie_daemon.scheduler.request import GenerateParams
 
@@ -110,17 +109,6 @@ def cancel(host: HostContext, generation: Generation) -> None:
     generation.context.model.scheduler.cancel(generation.request)
 
 
-class ForwardPass:
-    """Made by a constructor, which cannot fail; everything done with it says `unsupported`."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-
-
-def new_forward_pass(host: HostContext, context: Context) -> ForwardPass:
-    return ForwardPass(context)
-
-
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]generation.subscribe": subscribe,
     "[method]generation.next": next_chunk,
@@ -128,15 +116,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]generation.usage": usage,
     "[method]generation.cancel": cancel,
     "generate": generate,
-    "[constructor]forward-pass": new_forward_pass,
-    **refusals(
-        (
-            *(f"[method]forward-pass.{what}" for what in ("input", "attention-mask", "logit-mask")),
-            *(f"[method]forward-pass.{what}" for what in ("constraint", "sample", "probe")),
-            "[method]forward-pass.adapter",
-            "[method]pass.subscribe",
-            "[method]pass.get",
-            "submit",
-        )
-    ),
 }

@@ -3,7 +3,7 @@
 A program is a file `main.py` with a function `run(input)`; `bakery build` makes it a component.
 """
 
-from inferlet import events, http, messaging, runtime, session, storage, tools
+from inferlet import events, http, masks, messaging, runtime, session, storage, tools
 from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
@@ -27,6 +27,7 @@ from inferlet.errors import (
 )
 from inferlet.generation import Chunk, FinishReason, Generation, TokenLogprobs, Usage
 from inferlet.model import Model, ModelInfo
+from inferlet.passes import Answers, ForwardPass, Pass, SampleOptions, Slot, submit
 from inferlet.tool_calls import ToolCall, ToolCallParser
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "AlreadyExists",
+    "Answers",
     "Arguments",
     "Busy",
     "Cancelled",
@@ -45,6 +47,7 @@ __all__ = [
     "Denied",
     "Exhausted",
     "FinishReason",
+    "ForwardPass",
     "GenerateOptions",
     "Generation",
     "Internal",
@@ -53,9 +56,12 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NotFound",
+    "Pass",
     "PieError",
     "Quota",
     "Reply",
+    "SampleOptions",
+    "Slot",
     "Timeout",
     "TokenLogprobs",
     "ToolCall",
@@ -66,10 +72,12 @@ __all__ = [
     "events",
     "generate_options",
     "http",
+    "masks",
     "messaging",
     "runtime",
     "saved",
     "session",
     "storage",
+    "submit",
     "tools",
 ]

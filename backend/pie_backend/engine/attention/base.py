@@ -13,7 +13,7 @@ class AttentionStep(Protocol):
     """Attention of one batch; everything that all layers share is already worked out."""
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Stores k, v [N, Hkv, D] and attends q [N, Hq, D] causally to each token's own row.
+        """Stores k, v [N, Hkv, D] and attends q [N, Hq, D] to what each token sees of its own row.
 
         Returns [N, Hq * D]. Reads only the pages in the row's table.
         """

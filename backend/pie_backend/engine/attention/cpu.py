@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.kv_cache import KVCache
+from pie_backend.engine.masks import unpack
 from pie_backend.engine.ragged import RaggedBatch, Span
 from pie_backend.engine.reach import Reach
 
@@ -44,7 +45,7 @@ class QueryBlock:
     begin: int
     end: int
     context: int
-    """Positions that the last of them sees, itself included."""
+    """Places up to the last one that one of them sees."""
     bias: torch.Tensor
     """[queries of a head * tokens, context]: 0 where a token sees, -inf beyond it."""
 
@@ -79,6 +80,10 @@ class CpuAttention:
         tables = [_padded_table(reach, width) for reach in reaches]
         lengths = torch.tensor([[reach.start + 1] for reach in reaches])
         beyond = torch.arange(width * shape.page_size) >= lengths  # [rows, length]
+        for unseen, span in zip(beyond, spans, strict=True):
+            if span.row.attention is not None:
+                num_places = span.row.start + 1
+                unseen[:num_places] = ~unpack(span.row.attention, num_places)[0]
         for unseen, reach in zip(beyond, reaches, strict=True):
             for unseen_from, unseen_to in reach.hidden:
                 unseen[unseen_from:unseen_to] = True
@@ -96,21 +101,34 @@ class CpuAttention:
         num_tokens = len(span.row.tokens)
         pages = torch.tensor(span.reach.pages)
         queries = [
-            self._query_block(span.reach, begin, min(begin + _QUERY_TOKENS, num_tokens))
+            self._query_block(span, begin, min(begin + _QUERY_TOKENS, num_tokens))
             for begin in range(0, num_tokens, _QUERY_TOKENS)
         ]
         return PrefillRow(span.begin, span.end, self.cache.block_index(pages), queries)
 
-    def _query_block(self, reach: Reach, begin: int, end: int) -> QueryBlock:
-        shape, start = self.cache.shape, reach.start
-        bias = torch.full((end - begin, start + end), -torch.inf, dtype=shape.dtype)
+    def _query_block(self, span: Span, begin: int, end: int) -> QueryBlock:
+        masked = span.row.attention is not None
+        bias = (self._masked if masked else self._causal)(span, begin, end)
+        repeated = bias.repeat(self.num_heads // self.cache.shape.num_kv_heads, 1)
+        return QueryBlock(begin, end, bias.shape[-1], repeated)
+
+    def _masked(self, span: Span, begin: int, end: int) -> torch.Tensor:
+        """A bias [queries, context]; a token may see later ones, which the row computes as well."""
+        attention = span.row.attention or []
+        sees = unpack(attention[begin:end], span.row.start + len(attention))
+        bias = torch.zeros(sees.shape, dtype=self.cache.shape.dtype)
+        return bias.masked_fill_(~sees, -torch.inf)
+
+    def _causal(self, span: Span, begin: int, end: int) -> torch.Tensor:
+        """A bias [queries, context up to the last of them]"""
+        reach, start = span.reach, span.reach.start
+        bias = torch.full((end - begin, start + end), -torch.inf, dtype=self.cache.shape.dtype)
         bias.triu_(start + begin + 1)
         for unseen_from, unseen_to in reach.hidden:
             bias[:, unseen_from:unseen_to] = -torch.inf
         if reach.hidden:
             bias.diagonal(start + begin).zero_()  # no token hides from itself
-        repeated = bias.repeat(self.num_heads // shape.num_kv_heads, 1)
-        return QueryBlock(begin, end, start + end, repeated)
+        return bias
 
 
 @dataclass(frozen=True, slots=True)

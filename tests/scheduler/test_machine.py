@@ -26,7 +26,7 @@ from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.journal import Journal
-from pie_daemon.scheduler.passes import PassSpec
+from pie_daemon.scheduler.passes import Pass, PassSpec
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
@@ -362,6 +362,36 @@ class Machine(RuleBasedStateMachine):
         for number, request in enumerate(submitted):
             self.expect(pair[number % 2], request, inputs[number], sampling)
 
+    @precondition(lambda self: len(self.live) < 5)
+    @rule(
+        target=contexts,
+        context=contexts,
+        inputs=st.lists(st.lists(st.integers(1, 31), max_size=3), min_size=2, max_size=3),
+        sampling=samplings,
+    )
+    def branch(self, context: Modelled, inputs: list[list[int]], sampling: Sampling) -> Modelled:
+        """Forks that go on together."""
+        forks: list[Modelled] = []
+        for _ in inputs:
+            made = self.fork(context)
+            forks += [made] if isinstance(made, Modelled) else []
+        sampling = structs.replace(sampling, logprobs=None)
+        specs = [
+            PassSpec(
+                fork.id,
+                tokens,
+                questions=[Sample(0, sampling), Sample(max(0, len(tokens) - 1), sampling)],
+            )
+            for fork, tokens in zip(forks, inputs, strict=False)
+        ]
+        submitted: list[int] = []
+        if specs:
+            code = refusal(lambda: submitted.extend(self.state.submit(specs)))
+            assert code in {None, "invalid-argument", "exhausted"}
+        for fork, tokens, request in zip(forks, inputs, submitted, strict=False):
+            self.expect(fork, request, tokens, sampling)
+        return multiple(*forks)  # type: ignore[return-value]
+
     def expect(
         self, context: Modelled, request: int, tokens: list[int], sampling: Sampling
     ) -> None:
@@ -443,6 +473,7 @@ class Machine(RuleBasedStateMachine):
         if not self.in_flight:
             # With nothing running there is room for everybody.
             assert not self.state.waiting
+            assert not self.state._passes.parked
 
     @precondition(lambda self: self.in_flight)
     @rule()
@@ -461,6 +492,8 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "state"):
             return
         self.state.check()
+        running = self.state.running.values()
+        assert not any(one.overdrawn for one in running if isinstance(one, Pass))
         for context in self.live:
             length = self.state.length(context.id)
             assert context.tokens == self.state.tokens(context.id, 0, length)
@@ -473,6 +506,8 @@ class Machine(RuleBasedStateMachine):
         if self.in_flight:
             self.stepper.land()
         self.stepper.run()
+        self.take_answers()
+        assert not any(context.passes for context in self.live)
         for owner in OWNERS:
             self.state.drop_owner(owner)
         self.state.check()

@@ -254,6 +254,9 @@ def test_a_later_list_does_not_grow_an_earlier_one() -> None:
     one, two = stepper.context([1] * 12), stepper.context([2] * 12)
     first = stepper.state.submit([PassSpec(one, [3], questions=DRAW), PassSpec(two, [3])])
     second = stepper.state.submit([PassSpec(one, [4] * 16, questions=[Sample(15, GREEDY)])])
+    batch = stepper.step()
+    assert batch is not None
+    assert 2 == len(batch.rows)
     stepper.run()
 
     assert [expected_tokens([1] * 12 + [3], 1)] == [stepper.state.take_answers(first[0])]

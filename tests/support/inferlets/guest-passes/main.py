@@ -9,6 +9,7 @@ from typing import Any
 
 from inferlet import (
     Adapter,
+    Constraint,
     Context,
     ForwardPass,
     Model,
@@ -43,6 +44,7 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
         "loop": about_loop(model),
         "slots": about_slots(model),
         "masks": about_masks(model),
+        "constraint": about_constraint(model),
         "tree": tokens_of_tree(model) == tokens_of_forks(model),
         "positions": about_positions(model),
         "together": about_together(model),
@@ -160,6 +162,39 @@ def about_masks(model: Model) -> dict[str, bool]:
             "attention": near != far and near == masked(model, PROMPT[::-1], [length]),
             "causal": close(far, plain(model, PROMPT)),
         }
+
+
+def about_constraint(model: Model) -> dict[str, bool]:
+    """Passes that follow a constraint draw what `generate` draws under it."""
+    tokens: list[int] = []
+    in_grammar = only_allowed = True
+    with Constraint.regex(model, "[a-c]{2}x[0-9a-c]{3}") as place, prompted(model) as context:
+        wanted = context.fork().generate(constraint=place, max_tokens=32, temperature=0).collect()
+        while not place.complete and len(tokens) < 32:
+            forward = ForwardPass(context, tokens[-1:])
+            with place.fork() as ahead:
+                forward.constraint(ahead)
+                ahead.accept(ahead.allowed()[0])  # the pass stays with what was allowed before
+            drawn, seen = forward.sample(), forward.distribution(8)
+            answers = forward.submit().get()
+            allowed = set(place.allowed())
+            in_grammar = in_grammar and answers[drawn] in allowed
+            only_allowed = (
+                only_allowed
+                and {token for token, probability in answers[seen] if probability} <= allowed
+            )
+            tokens.append(answers[drawn])
+            place.accept(tokens[-1])
+        both = ForwardPass(context)
+        both.constraint(place)
+        nothing = code_of(both.logit_mask, masks.runs_of(tokens[:1], model.info.vocab_size))
+    return {
+        "in_grammar": in_grammar,
+        "only_allowed": only_allowed,
+        "complete": len(tokens) < 32,
+        "same": tokens == wanted.tokens,
+        "with_mask": nothing == "invalid-argument",
+    }
 
 
 def close(one: list[tuple[int, float]], other: list[tuple[int, float]]) -> bool:

@@ -20,7 +20,7 @@ from pie_daemon.host.table import Table
 def model(name: str = "one") -> Model:
     info: Any = SimpleNamespace(vocab_size=20, max_context=64)
     scheduler: Any = SimpleNamespace(new_seed=lambda: 77, drop_context=lambda context: None)
-    return Model(name, info, None, scheduler)  # type: ignore[arg-type]
+    return Model(name, info, None, scheduler, None)  # type: ignore[arg-type]
 
 
 @pytest.fixture

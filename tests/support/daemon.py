@@ -104,3 +104,8 @@ def scheduler_of(client: Client, model: str = "crumb") -> dict[str, object]:
     """The scheduler's own numbers, from the status request."""
     numbers: dict[str, object] = client.status().detail["models"][model]["scheduler"]
     return numbers
+
+
+def is_empty(numbers: dict[str, object]) -> bool:
+    """Nobody is there, and the pages of what was in flight are back as well."""
+    return numbers["owners"] == 0 and numbers["num_pages"] == numbers["free_pages"]

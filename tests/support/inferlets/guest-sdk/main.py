@@ -16,8 +16,9 @@ the model, as long as it is not at its end token within eight greedy tokens, the
                     "refused": "invalid-argument"},
      "constraints": {"texts": true, "finished": true, "chat": true, "forked": true,
                      "rolled_back": true, "followed": true, "formats": true, "atomic": true,
+                     "masked": true,
                      "refused": ["invalid-argument", "invalid-argument", "invalid-argument"]},
-     "chat":    {"turns": 4, "prefix_kept": true},
+     "chat":    {"turns": 5, "prefix_kept": true, "calls": true, "biases": true},
      "session": {"text": "ping", "blob": ["data", [0, 255]], "end": true},
      "events":  {"timeout": true, "timer": true},
      "storage": {"value": true, "keys": true, "gone": true, "refused": "quota"},
@@ -34,13 +35,16 @@ from collections.abc import Callable
 from typing import Any
 
 from inferlet import (
+    Arguments,
     Chat,
     Constraint,
     Context,
     Model,
     PieError,
+    ToolCallParser,
     delete_saved,
     events,
+    masks,
     messaging,
     runtime,
     saved,
@@ -258,6 +262,8 @@ def about_constraints(model: Model) -> dict[str, Any]:
 
 def while_following(model: Model, constraint: Constraint) -> dict[str, Any]:
     start = constraint.allowed()
+    row = masks.bits(constraint.mask())
+    masked = [token for token, may_come in enumerate(row) if may_come] == start
     with constraint.fork() as fork:
         fork.accept(start[0])
         forked = fork.allowed() != start and constraint.allowed() == start
@@ -271,6 +277,7 @@ def while_following(model: Model, constraint: Constraint) -> dict[str, Any]:
         whole.accept([whole.allowed()[0]])
     ends = set(whole.allowed())
     return {
+        "masked": masked,
         "forked": forked,
         "atomic": atomic,
         "rolled_back": rolled_back,
@@ -290,8 +297,16 @@ def about_chat(model: Model) -> dict[str, Any]:
     first = chat.tokens(add_generation_prompt=False)
     pieces = list(chat.user("two").stream(max_tokens=4, temperature=0))
     assert all(isinstance(piece, str) for piece in pieces)
+    chat.assistant("three")
     chat.close()
-    return {"turns": len(chat.messages) - 1, "prefix_kept": chat.tokens()[:5] == first[:5]}
+    parser = ToolCallParser()
+    seen = parser.feed('so <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
+    return {
+        "turns": len(chat.messages) - 1,
+        "prefix_kept": chat.tokens()[:5] == first[:5],
+        "calls": (seen, [call.name for call in parser.calls]) == ("so ", ["f"]),
+        "biases": Arguments({"logit_bias": {"5": 1}}).biases("logit_bias") == {5: 1},
+    }
 
 
 def about_session() -> dict[str, Any]:

@@ -264,6 +264,15 @@ def test_endless_redirects_end(web: Setup) -> None:
     assert 6 == len(web.server.asked)
 
 
+def test_large_bodies_arrive_whole_both_ways(web: Setup) -> None:
+    """Larger than any buffer on the way."""
+    body = bytes(range(256)) * 2000
+    web.set(http_request_bytes=len(body), http_response_bytes=600_000)
+    assert 600_000 == len(web.get("/size/600000").body)
+    web.get("/", method="POST", body=body)
+    assert body == web.server.asked[-1].body
+
+
 def test_sizes_are_limited_both_ways(web: Setup) -> None:
     """With the key that says so; exactly as much is fine."""
     web.set(http_request_bytes=10, http_response_bytes=100)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from pie_daemon.host.wasi import INTERFACES as WASI_INTERFACES
 _MAX_LOADED = 64
 _MAX_CACHE_BYTES = 4 << 30
 """About a hundred components with CPython inside."""
+_KEEP_S = 3600.0
+"""A file that was used since then is not removed, however full the cache is."""
 _INTERFACES = (*INTERFACES, *WASI_INTERFACES)
 
 
@@ -97,11 +101,22 @@ class Sandbox:
         return self._cache_dir / f"{host_engine.cache_key(digest)}.cwasm"
 
 
-def _prune(cache_dir: Path) -> None:
-    """Removes what was not loaded for longest until the cache is within its size."""
-    files = sorted(cache_dir.glob("*.cwasm"), key=lambda path: path.stat().st_mtime, reverse=True)
+def _prune(cache_dir: Path, now_s: float | None = None) -> None:
+    """Removes what was not loaded for longest until the cache is within its size.
+
+    Other processes may share the folder: what they have just made or used is left to them.
+    """
+    now_s = time.time() if now_s is None else now_s
     total_bytes = 0
-    for path in files:
-        total_bytes += path.stat().st_size
-        if total_bytes > _MAX_CACHE_BYTES:
+    for used_s, size_bytes, path in sorted(_files(cache_dir), reverse=True):
+        total_bytes += size_bytes
+        if total_bytes > _MAX_CACHE_BYTES and now_s - used_s > _KEEP_S:
             path.unlink(missing_ok=True)
+
+
+def _files(cache_dir: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each was last used, its size, and the file; without those that vanish meanwhile."""
+    for path in cache_dir.glob("*.cwasm"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            yield found.st_mtime, found.st_size, path

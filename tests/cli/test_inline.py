@@ -77,6 +77,7 @@ def test_path_and_name_run_without_a_daemon(environment: dict[str, str], folders
         out, err = pie(
             environment, "run", target, *ENGINE, "--json", "--", "--n", "5"
         ).communicate()
+        assert out, err
 
         assert {"n": 5} == json.loads(out)["result"], err
         assert "" == err

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -22,7 +22,6 @@ from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
-from pie_daemon.gateway.server import Gateway, Places
 from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
@@ -43,6 +42,9 @@ from pie_daemon.runtime.supervisor import Supervisor
 from pie_daemon.scheduler.service import Scheduler
 from pie_daemon.tasks import Tasks
 from pie_daemon.watcher.service import Watcher
+
+if TYPE_CHECKING:
+    from pie_daemon.gateway.server import Gateway
 
 _log = structlog.get_logger()
 _LAST_BATCH_S = 10.0
@@ -226,6 +228,9 @@ class Daemon:
         config = self.config
         if not config.gateway.enabled:
             return
+        # Its web server takes a tenth of a second to import, and most daemons have no endpoint.
+        from pie_daemon.gateway.server import Gateway, Places
+
         assert self._supervisor is not None
         places = Places(Path(config.watcher.dir or ""), self.paths.state / "shipped")
         self._gateway = Gateway(

@@ -36,6 +36,11 @@ def test_version_is_light() -> None:
     assert set() == modules_after(code) & set(HEAVY)
 
 
+def test_a_daemon_without_its_endpoint_loads_no_web_server() -> None:
+    """Nor does a run without a daemon, which boots one."""
+    assert set() == modules_after("import pie_daemon.daemon") & {"starlette", "uvicorn"}
+
+
 def test_the_commands_add_little_to_their_parser() -> None:
     """Besides typer itself only a handful of modules is read before a command is known."""
     added = modules_after("import pie_daemon.cli.app") - modules_after("import typer")

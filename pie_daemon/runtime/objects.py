@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pie_daemon.errors import PieError
+from pie_daemon.runtime.folders import sync_folder
 
 _COPY_BYTES = 1 << 20
 
@@ -43,7 +44,7 @@ class ObjectStore:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _sync_directory(self._root)
+        sync_folder(self._root)
         return StoredObject(digest, stored, size_bytes)
 
     def _fill(self, write: Callable[[bytes], int], source: Path) -> tuple[str, int]:
@@ -82,11 +83,3 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as source:
         while block := source.read(_COPY_BYTES):
             yield block
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pie_daemon.errors import PieError
+from pie_daemon.runtime.folders import sync_folder
 from pie_daemon.runtime.saved_record import PageForm, SavedContext
 
 _MAGIC = b"pie-context-1\n"
@@ -53,14 +54,14 @@ class SavedFiles:
         try:
             if not path.parent.exists():
                 path.parent.mkdir(mode=0o700)
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
             with partial.open("wb") as file:
                 file.write(_MAGIC + data + _checksum(data))
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
             self._drop_pages(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _failed(path, error) from None
@@ -84,7 +85,7 @@ class SavedFiles:
             path.unlink(missing_ok=True)
             self._drop_pages(path)
             if path.parent.exists():
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except OSError as error:
             raise _failed(path, error) from None
 
@@ -139,15 +140,6 @@ def _checksum(data: bytes) -> bytes:
 def _hashed(content: str | bytes) -> str:
     data = content.encode() if isinstance(content, str) else content
     return blake2b(data, digest_size=16).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes what was renamed in it, or removed, last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(path: Path, error: OSError) -> PieError:

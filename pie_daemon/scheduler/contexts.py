@@ -43,7 +43,7 @@ class ContextTable:
         self.num_batches = 0
         self._private = PrivateKeys(self._forget)
         self._memories = Memories(self._private, self.host)
-        self._reuse = Reuse(self.pool, self.host, page_size, self._key)
+        self._reuse = Reuse(self.pool, self.host, page_size, self.key_of)
         self._last_use = 0
         self._keys = PrefixKeys(page_size, share=share_prefixes)
         self._contexts: dict[int, Context] = {}
@@ -212,8 +212,7 @@ class ContextTable:
         holders = num_holders or self.pool.num_holders
         if not found:
             missing = self.num_pages_for(length) - len(context.pages)
-            shared = context.num_computed % self.page_size and holders(context.pages[-1]) > 1
-            return missing + (1 if shared else 0)
+            return missing + (1 if self._writes_shared_page(context, holders) else 0)
         first = context.num_computed // self.page_size
         missing = self.num_pages_for(length) - first - len(found.keys)
         returned = sum(
@@ -224,16 +223,13 @@ class ContextTable:
 
     def capacity(self, context: Context, num_pages: int) -> int:
         """The length that can be computed with so many pages of the pool."""
-        num_copied = 1 if self._writes_shared_page(context) else 0
+        num_copied = 1 if self._writes_shared_page(context, self.pool.num_holders) else 0
         return (len(context.pages) + num_pages - num_copied) * self.page_size
 
     def unshare(self, context: Context) -> None:
         """Gives it the page that it writes next for itself; the next batch copies it."""
-        if self._writes_shared_page(context):
-            shared = context.pages[-1]
-            context.pages[-1] = self.pool.allocate()
-            self._owed_copies.append((shared, context.pages[-1]))
-            self.pool.free([shared])
+        if self._writes_shared_page(context, self.pool.num_holders):
+            self._owed_copies.append(self._replace_last_page(context))
 
     def take_copies(self) -> list[tuple[int, int]]:
         """What `unshare` left for the next batch to do."""
@@ -251,11 +247,15 @@ class ContextTable:
         index = num_tokens // self.page_size
         if (index + 1) * self.page_size > context.num_plain:
             return None
-        return self._key(context, index)
+        return self.key_of(context, index)
 
     def key_of(self, context: Context, index: int) -> bytes:
         """Of a whole page of the journal."""
-        return self._key(context, index)
+        if len(context.keys) <= index:
+            user = context.owner.user_name
+            about = context.circumstances
+            self._keys.extend(context.keys, context.journal, index + 1, user, about)
+        return context.keys[index]
 
     def adopt(self, context: Context, found: Found) -> None:
         """Continues after pages of `find_cached` instead of computing them.
@@ -288,15 +288,11 @@ class ContextTable:
         """Makes [num_computed, length) writable, as the next batch needs it; returns how many pages
         that took."""
         num_copied = 0
-        if context.num_computed % self.page_size:
-            last = context.pages[-1]
-            if self.pool.num_holders(last) > 1:
-                num_copied = 1
-                context.pages[-1] = self.pool.allocate()
-                copies.append((last, context.pages[-1]))
-                self.pool.free([last])
-            else:
-                self.pool.withdraw(last)
+        if self._writes_shared_page(context, self.pool.num_holders):
+            num_copied = 1
+            copies.append(self._replace_last_page(context))
+        elif context.num_computed % self.page_size:
+            self.pool.withdraw(context.pages[-1])
         num_missing = self.num_pages_for(length) - len(context.pages)
         context.pages.extend(self.pool.allocate() for _ in range(num_missing))
         return num_copied + num_missing
@@ -348,23 +344,23 @@ class ContextTable:
         del context.pages[kept:]
         return len(released)
 
-    def _writes_shared_page(self, context: Context) -> bool:
+    def _writes_shared_page(self, context: Context, num_holders: Callable[[int], int]) -> bool:
         partial = context.num_computed % self.page_size != 0
-        return partial and self.pool.num_holders(context.pages[-1]) > 1
+        return partial and num_holders(context.pages[-1]) > 1
 
-    def _key(self, context: Context, index: int) -> bytes:
-        if len(context.keys) <= index:
-            user = context.owner.user_name
-            about = context.circumstances
-            self._keys.extend(context.keys, context.journal, index + 1, user, about)
-        return context.keys[index]
+    def _replace_last_page(self, context: Context) -> tuple[int, int]:
+        """By a page of its own; the copy that a batch has to do."""
+        shared = context.pages[-1]
+        context.pages[-1] = self.pool.allocate()
+        self.pool.free([shared])
+        return shared, context.pages[-1]
 
     def _name(self, context: Context, index: int) -> bytes:
         """The key of a page that is let go."""
         page = context.pages[index]
         key = self.pool.key_of(page)
         if key is None and index < context.num_published:
-            key = self._key(context, index)
+            key = self.key_of(context, index)
             if self.pool.find(key) is None:
                 self._publish_page(context, index)
         elif key is None:
@@ -379,7 +375,7 @@ class ContextTable:
         self.host.discard(key)
 
     def _publish_page(self, context: Context, index: int) -> None:
-        page, key = context.pages[index], self._key(context, index)
+        page, key = context.pages[index], self.key_of(context, index)
         twin = self.pool.find(key)
         if twin is None:
             self.host.discard(key)
@@ -408,5 +404,5 @@ class ContextTable:
             raise IntegrityError(f"context {context.id}: others can find a page of its own")
         for index, page in enumerate(context.pages[:num_whole]):
             key = self.pool.key_of(page)
-            if key not in {None, self._key(context, index)} and key not in self._private:
+            if key not in {None, self.key_of(context, index)} and key not in self._private:
                 raise IntegrityError(f"context {context.id}: page {page} has other content")

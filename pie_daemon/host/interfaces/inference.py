@@ -15,26 +15,12 @@ from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
-from pie_daemon.host.waitable import Waitable
+from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
 from pie_daemon.scheduler.request import GenerateParams
 
 
-class Generation:
-    """A running generation. It holds its context: dropping the context's handle is safe."""
-
-    def __init__(self, host: HostContext, context: Context, request: int) -> None:
-        self.context = context
-        self.request = request
-        self._table = host.table
-        self._table.hold(context)
-
-    @property
-    def ready(self) -> bool:
-        return self.context.model.scheduler.ready(self.request)
-
-    def close(self) -> None:
-        self.context.model.scheduler.drop_request(self.request)
-        self._table.release(self.context)
+class Generation(HeldRequest):
+    """A running generation."""
 
 
 def generate(
@@ -77,10 +63,6 @@ def _params(options: GenerateOptions) -> GenerateParams:
         chunk_tokens=options.chunk_tokens,
         drafts=options.drafts(),
     )
-
-
-def subscribe(host: HostContext, generation: Generation) -> Waitable:
-    return Waitable(lambda: generation.ready)
 
 
 def next_chunk(host: HostContext, generation: Generation) -> dict[str, Any] | None:

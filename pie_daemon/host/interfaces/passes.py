@@ -17,8 +17,8 @@ from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.models import check_tokens
+from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
 from pie_daemon.host.interfaces.sample_options import parse_sample_options
-from pie_daemon.host.waitable import Waitable
 from pie_daemon.scheduler.layout import MAX_MASK_BYTES
 from pie_daemon.scheduler.passes import Answer, MaskRow, PassSpec, Question
 from pie_daemon.scheduler.planning import MAX_ANSWER_BYTES, MAX_SLOTS
@@ -103,23 +103,12 @@ class ForwardPass:
         self._host.table.release(self.context)
 
 
-class Pass:
+class Pass(HeldRequest):
     """A submitted pass."""
 
     def __init__(self, host: HostContext, forward: ForwardPass, request: int) -> None:
-        self.context = forward.context
-        self.request = request
+        super().__init__(host, forward.context, request)
         self.questions = forward.questions
-        self._table = host.table
-        self._table.hold(self.context)
-
-    @property
-    def ready(self) -> bool:
-        return self.context.model.scheduler.ready(self.request)
-
-    def close(self) -> None:
-        self.context.model.scheduler.drop_request(self.request)
-        self._table.release(self.context)
 
 
 def new_forward_pass(host: HostContext, context: Context) -> ForwardPass:
@@ -235,10 +224,6 @@ def submit(host: HostContext, passes: list[ForwardPass]) -> list[Pass]:
     for forward in passes:
         forward.is_submitted = True
     return [Pass(host, *pair) for pair in zip(passes, requests, strict=True)]
-
-
-def subscribe(host: HostContext, one: Pass) -> Waitable:
-    return Waitable(lambda: one.ready)
 
 
 def get(host: HostContext, one: Pass) -> list[tuple[str, Any]]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from inferlet import _host
+from inferlet._handle import Handle
 from inferlet.errors import InvalidArgument
 from inferlet.model import Model
 
 
-class Constraint:
+class Constraint(Handle):
     """A place in a grammar. Give it to `generate`, which follows a copy of it from there, or
     follow it yourself: `mask` says what may come next, `accept` goes on.
 
     Making one raises `InvalidArgument` with the reason and the place when the source is not
     understood, `Timeout` when it is too much to compile.
     """
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
 
     @classmethod
     def json(cls, model: Model) -> Constraint:
@@ -100,21 +97,6 @@ class Constraint:
     def complete(self) -> bool:
         """The text is whole, and nothing may follow it."""
         return bool(self.handle.complete())
-
-    def close(self) -> None:
-        """Also done at the end of a `with` block or of the program."""
-        self.handle.__exit__(None, None, None)
-
-    def __enter__(self) -> Constraint:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _schema_text(schema: Any) -> str:

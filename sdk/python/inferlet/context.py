@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from inferlet import _host
+from inferlet._handle import Handle
 from inferlet.adapter import Adapter
 from inferlet.constraint import Constraint
 from inferlet.generation import Generation
@@ -65,8 +65,9 @@ def delete_saved(name: str) -> None:
     _host.call(_host.contexts.delete_saved, name)
 
 
-class Context:
-    """Lives until closed, forks in O(1), and is never freed behind the program's back.
+class Context(Handle):
+    """Lives until closed, which gives its KV cache back; forks in O(1), and is never freed behind
+    the program's back.
 
     While a generation runs on it, every call that changes it raises `Busy`.
     """
@@ -172,18 +173,3 @@ class Context:
                 lora,
             )
         )
-
-    def close(self) -> None:
-        """Gives the KV cache back. Also done at the end of a `with` block or of the program."""
-        self.handle.__exit__(None, None, None)
-
-    def __enter__(self) -> Context:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

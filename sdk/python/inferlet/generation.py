@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Literal
 
 from inferlet import _host
+from inferlet._handle import Handle
 from inferlet.events import Waitable
 
 FinishReason = Literal["stop", "length", "budget", "cancelled"]
@@ -60,7 +60,7 @@ class Usage:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class Generation:
+class Generation(Handle):
     """Iterate over it for chunks as they come, or `collect()` it whole.
 
     `text`, `tokens` and `logprobs` grow with every chunk taken. Leaving a `with` block, or
@@ -68,7 +68,7 @@ class Generation:
     """
 
     def __init__(self, handle: Any) -> None:
-        self.handle = handle
+        super().__init__(handle)
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self._texts: list[str] = []
@@ -121,14 +121,3 @@ class Generation:
 
     def waitable(self) -> Waitable:
         return Waitable(self.handle.subscribe())
-
-    def __enter__(self) -> Generation:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.handle.__exit__(None, None, None)

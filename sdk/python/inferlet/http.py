@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferlet import _host
+from inferlet._handle import Task
 from inferlet._json import dumps
 from inferlet.errors import PieError
 from inferlet.events import Waitable, _milliseconds
@@ -46,33 +47,24 @@ class Response:
         return self
 
 
-class Exchange:
-    """A request on its way; it ends with `response`, `close` or the program."""
+class Exchange(Task):
+    """A request on its way; it ends with `response`, `close`, which hangs up, or the program."""
 
     def __init__(self, handle: Any) -> None:
-        self.handle = handle
+        super().__init__(handle)
         self._response: Response | None = None
 
     def response(self) -> Response:
         """Waits for it."""
         if self._response is None:
-            try:
-                got = _host.call(self.handle.get)
-                headers = [(str(name), str(value)) for name, value in got.headers]
-                self._response = Response(int(got.status), headers, bytes(got.body))
-            finally:
-                self.close()
+            got = self._wait()
+            headers = [(str(name), str(value)) for name, value in got.headers]
+            self._response = Response(int(got.status), headers, bytes(got.body))
         return self._response
 
     def waitable(self) -> Waitable:
         """Ready once the response is there, or the request has failed; not after `response`."""
         return Waitable(self.handle.subscribe())
-
-    def close(self) -> None:
-        """Hangs up."""
-        if self.handle is not None:
-            self.handle.__exit__(None, None, None)
-            self.handle = None
 
 
 def start(

@@ -7,17 +7,15 @@ every subscription that `listen` made before. Queue and broadcast of the same na
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from inferlet import _host
+from inferlet._handle import Handle
 from inferlet.events import Waitable, _milliseconds
 
 
-class Subscription:
-    """What comes in on one topic. It ends with `close`, a `with` block, or the program."""
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+class Subscription(Handle):
+    """What comes in on one topic. It ends with `close`, a `with` block, or the program: what a
+    listener had not taken is gone then, and a queue keeps its messages."""
 
     def next(self, timeout_s: float | None = None) -> str | None:
         """Waits for a message; None when `timeout_s` passed first, and 0 only looks."""
@@ -33,16 +31,6 @@ class Subscription:
     def waitable(self) -> Waitable:
         """Ready while a message is there. Of a queue another puller may take it first."""
         return Waitable(self.handle.subscribe())
-
-    def close(self) -> None:
-        """What a listener had not taken is gone; a queue keeps its messages."""
-        self.handle.__exit__(None, None, None)
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def push(topic: str, message: str) -> None:

@@ -6,10 +6,10 @@ import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from inferlet import _host
+from inferlet._handle import Handle
 from inferlet.context import Context
 from inferlet.events import Waitable
 
@@ -145,11 +145,11 @@ class ForwardPass:
         return self._last if index is None else index
 
 
-class Pass:
+class Pass(Handle):
     """A submitted pass. Dropping it gives up its answers; its input stays in the context."""
 
     def __init__(self, handle: Any) -> None:
-        self.handle = handle
+        super().__init__(handle)
         self._answers: Answers | None = None
 
     def get(self) -> Answers:
@@ -165,20 +165,6 @@ class Pass:
 
     def waitable(self) -> Waitable:
         return Waitable(self.handle.subscribe())
-
-    def close(self) -> None:
-        self.handle.__exit__(None, None, None)
-
-    def __enter__(self) -> Pass:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def submit(passes: Sequence[ForwardPass]) -> list[Pass]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferlet import _host, _json
+from inferlet._handle import Task
 from inferlet.errors import NotFound
 from inferlet.events import Waitable
 from inferlet.tool_calls import ToolCall
@@ -51,31 +52,22 @@ class ToolResult:
         return "\n".join(str(one["text"]) for one in self.content if one.get("type") == "text")
 
 
-class Call:
-    """A tool at work; it ends with `result`, `close` or the program."""
+class Call(Task):
+    """A tool at work; it ends with `result`, `close`, which cancels it, or the program."""
 
     def __init__(self, handle: Any) -> None:
-        self.handle = handle
+        super().__init__(handle)
         self._result: ToolResult | None = None
 
     def result(self) -> ToolResult:
         """Waits for it. That the tool failed is a result; that it was not reached is raised."""
         if self._result is None:
-            try:
-                self._result = _parsed(_host.call(self.handle.get))
-            finally:
-                self.close()
+            self._result = _parsed(self._wait())
         return self._result
 
     def waitable(self) -> Waitable:
         """Ready once the result is there, or the call has failed; not after `result`."""
         return Waitable(self.handle.subscribe())
-
-    def close(self) -> None:
-        """Cancels it."""
-        if self.handle is not None:
-            self.handle.__exit__(None, None, None)
-            self.handle = None
 
 
 def _parsed(text: str) -> ToolResult:

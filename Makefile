@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
 INFERLETS := text-completion chat echo agent
 
-.PHONY: install install-dev demo test test-quick lint check schemas bench format clean inferlets
+.PHONY: install install-dev demo test test-quick lint check schemas bench bench-quick format clean inferlets
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -48,8 +48,13 @@ check: lint test
 schemas: install-dev
 	@$(BIN)/python -m pytest -q tests/grammar/test_schema_suite.py
 
+# The peers' environments are made once; `bench-quick` leaves the peers out.
 bench: install-dev
+	@benchmarks/peers/setup.sh
 	@$(BIN)/python -m benchmarks
+
+bench-quick: install-dev
+	@$(BIN)/python -m benchmarks --quick
 
 format: install-dev
 	@$(BIN)/ruff format .

@@ -1,47 +1,82 @@
-"""`make bench`: every table, side by side in one run. Ratios are the result, not the times."""
+"""`make bench`: every question, each answered by one table and one picture.
+
+    python -m benchmarks [--quick] [--only NAME ...] [--out DIR]
+
+Tables go to stdout, progress to stderr, files to DIR (`docs/benchmarks`; `.cache/bench/quick` with
+`--quick`, whose numbers are too few to be kept).
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import contention, host_calls
-from benchmarks.model import ensure_model
-from benchmarks.programs import Programs
-from benchmarks.throughput import (
-    MODEL_DIR,
-    ROUNDS,
-    WIDTHS,
-    BareLoop,
-    TransformersGenerate,
-    compare,
-    table,
-)
+from benchmarks.machine import this_machine
+from benchmarks.report import read, write_page
+from benchmarks.rounds import say
+
+QUESTIONS = {
+    "decode": "benchmarks.questions.decode:Decode",
+    "contention": "benchmarks.questions.contention:Contention",
+    "speculation": "benchmarks.questions.speculation:Speculation",
+    "host_calls": "benchmarks.questions.host_calls:HostCalls",
+}
+"""Name -> module:class. Read when it is asked, so that none needs what another imports."""
 
 
-def main() -> None:
-    ensure_model(MODEL_DIR)
-    loop = BareLoop(MODEL_DIR)
-    reference = TransformersGenerate(MODEL_DIR)
-    whole = Programs(MODEL_DIR.absolute(), stream=False)
-    streamed = Programs(MODEL_DIR.absolute(), stream=True)
-    contenders = {
-        "transformers.generate": reference.tokens_per_s,
-        "engine, bare loop": loop.tokens_per_s,
-        "programs through the daemon": whole.tokens_per_s,
-        "programs, streamed by the token": streamed.tokens_per_s,
-    }
+def main() -> int:
+    asked = _arguments()
+    out = asked.out or Path(".cache/bench/quick" if asked.quick else "docs/benchmarks")
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=120)
+    console.print(this_machine().line, style="bold")
+    failed = []
+    for name in asked.only or QUESTIONS:
+        say(f"{name} ...")
+        begun = time.monotonic()
+        if _ask(name, asked.quick, out):
+            failed.append(name)
+            say(f"{name} FAILED after {time.monotonic() - begun:.0f} s")
+            continue
+        console.print(read(name, out).table(), "")
+        write_page(QUESTIONS, out)
+    say(f"answers are in {out}" + f"; FAILED: {', '.join(failed)}" * bool(failed))
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--quick", action="store_true", help="all questions in under 3 minutes")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, metavar="NAME")
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    return parser.parse_args()
+
+
+def _ask(name: str, quick: bool, out: Path) -> int:
+    """In a process of its own, so that nothing of one question disturbs the next; its exit code."""
+    command = [sys.executable, "-m", "benchmarks.ask", QUESTIONS[name], str(out)]
+    asked = subprocess.Popen(command + ["--quick"] * quick, start_new_session=True)
     try:
-        medians = compare(contenders, WIDTHS, ROUNDS)
+        return asked.wait()
     finally:
-        whole.close()
-        streamed.close()
-        loop.close()
-    Console(file=sys.stdout, width=110).print(table(medians, "transformers.generate"))
-    contention.main()
-    host_calls.main()
+        _end(asked.pid)
+
+
+def _end(group: int) -> None:
+    """What the question left running: daemons and peers of one that failed."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

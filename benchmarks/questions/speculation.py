@@ -1,18 +1,16 @@
-"""What guessing from repetitions saves, on the embedded model: `python -m benchmarks.speculation`.
+"""What guessing from repetitions saves, on the embedded model.
 
 CPU time of one thread, so that other work on the machine disturbs the ratio little.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from random import Random
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.question import Answer
+from benchmarks.rounds import take_turns
 from pie_backend.base import Backend
 from pie_backend.batch import BackendConfig
 from pie_backend.create import create_backend
@@ -65,6 +63,9 @@ class Run:
     cpu_s: float
     acceptance: float
 
+    def __str__(self) -> str:
+        return f"{self.cpu_s:.2f} CPU s"
+
 
 def run(backend: Backend, prompts: list[list[int]], width: int, drafts: DraftParams | None) -> Run:
     """All prompts, `width` at a time; prefill is not counted."""
@@ -91,48 +92,65 @@ def run(backend: Backend, prompts: list[list[int]], width: int, drafts: DraftPar
     return Run(tokens, num_rows, cpu_s, state.counters.draft_acceptance)
 
 
-def row(backend: Backend, prompts: list[list[int]], width: int) -> list[str]:
-    """Both ways in turn; the cells from `rows` on."""
-    plain_s, guessed_s = [], []
-    for _ in range(ROUNDS):
-        plain = run(backend, prompts, width, None)
-        guessed = run(backend, prompts, width, DraftParams())
-        assert plain.tokens == guessed.tokens
-        plain_s.append(plain.cpu_s)
-        guessed_s.append(guessed.cpu_s)
-    drawn = sum(map(len, guessed.tokens)) - len(prompts)
+class Speculation:
+    name = "speculation"
+
+    def answer(self, *, quick: bool) -> Answer:
+        config = BackendConfig(
+            name="bench", dtype="float32", placement="inline", kv_pages=512, num_threads=1
+        )
+        backend = create_backend(config)
+        tokenizer = Tokenizer(resolve("crumb"))
+        rounds = 1 if quick else ROUNDS
+        rows, measured = [], {}
+        for label, task in TASKS.items():
+            source = Random(0)
+            chats = [task(source) for _ in range(NUM_PROMPTS)]
+            prompts = [tokenizer.apply_chat_template(chat, None, True) for chat in chats]
+            for width in WIDTHS:
+                runs = _both(backend, prompts, width, rounds)
+                rows.append([label, str(width), *_cells(runs, len(prompts))])
+                measured[f"{label}, {width}"] = {
+                    way: [run.cpu_s for run in made] for way, made in runs.items()
+                }
+        backend.close()
+        return Answer(
+            title=f"Guessing from repetitions: crumb, float32, greedy, 1 thread; best of {rounds}",
+            columns=["", "rows", "tokens", "tokens/step of a row", "accepted", "CPU time"],
+            rows=rows,
+            measured={"cpu_s": measured},
+            notes=[
+                "The tokens are those without guesses, which is asserted; prefill is not counted."
+            ],
+        )
+
+
+def _both(
+    backend: Backend, prompts: list[list[int]], width: int, rounds: int
+) -> dict[str, list[Run]]:
+    runs = take_turns(
+        {
+            "plain": lambda _: run(backend, prompts, width, None),
+            "guessed": lambda _: run(backend, prompts, width, DraftParams()),
+        },
+        rounds,
+        f"speculation, {width} rows",
+    )
+    assert runs["plain"][0].tokens == runs["guessed"][0].tokens
+    return runs
+
+
+def _cells(runs: dict[str, list[Run]], num_prompts: int) -> list[str]:
+    guessed = runs["guessed"][0]
+    drawn = sum(map(len, guessed.tokens)) - num_prompts
+    plain_s, guessed_s = (min(one.cpu_s for one in made) for made in runs.values())
     return [
-        str(width),
         str(drawn),
         f"{drawn / guessed.num_steps:.2f}",
         f"{guessed.acceptance:.0%}",
-        f"{min(guessed_s) / min(plain_s):.2f}x",
+        f"{guessed_s / plain_s:.2f}x",
     ]
-
-
-def main() -> None:
-    backend = create_backend(
-        BackendConfig(
-            name="bench", dtype="float32", placement="inline", kv_pages=512, num_threads=1
-        )
-    )
-    tokenizer = Tokenizer(resolve("crumb"))
-    shown = Table(title=f"crumb, float32, greedy, 1 thread; best of {ROUNDS}")
-    for column in ("", "rows", "tokens", "tokens/step of a row", "accepted", "CPU time"):
-        shown.add_column(column)
-    for name, task in TASKS.items():
-        source = Random(0)
-        chats = [task(source) for _ in range(NUM_PROMPTS)]
-        prompts = [tokenizer.apply_chat_template(chat, None, True) for chat in chats]
-        for width in WIDTHS:
-            shown.add_row(name, *row(backend, prompts, width))
-    Console(file=sys.stdout, width=100).print(shown)
-    backend.close()
 
 
 def _user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Microseconds per host call from a Python program, alone and with 32 programs at once.
 
-    python benchmarks/host_calls.py
-
 Alone is the best of several runs; at 32 threads it is wall time over all calls of all programs,
 so that the interpreter lock they share is in it.
 """
@@ -9,13 +7,11 @@ so that the interpreter lock they share is in it.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+from benchmarks.question import Answer
+from benchmarks.rounds import say
 from support.guest_host import Sandbox, TestGuest, python_sandbox
 
 NUM_THREADS = 32
@@ -31,14 +27,39 @@ CASES = {
 }
 
 
-def alone_us(sandbox: Sandbox, case: str, num_calls: int) -> float:
+class HostCalls:
+    name = "host_calls"
+
+    def answer(self, *, quick: bool) -> Answer:
+        sandbox = python_sandbox()
+        measured = {}
+        for case, num_calls in CASES.items():
+            calls = num_calls // 2 if quick else num_calls
+            measured[case] = {
+                "alone_us": _alone_us(sandbox, case, calls),
+                "together_us": _together_us(sandbox, case, calls),
+            }
+            say(f"  {self.name}, {case}: {measured[case]}")
+        return Answer(
+            title="Microseconds per host call of a Python program",
+            columns=["call", "alone", f"{NUM_THREADS} programs at once"],
+            rows=[
+                [case, f"{times['alone_us']:.1f}", f"{times['together_us']:.1f}"]
+                for case, times in measured.items()
+            ],
+            measured=measured,
+            notes=["`loop` is what the program itself needs to make a call."],
+        )
+
+
+def _alone_us(sandbox: Sandbox, case: str, num_calls: int) -> float:
     runs = [
         sandbox.run("bench", case, num_calls, guest=TestGuest(remember=False)) for _ in range(5)
     ]
     return min(float(json.loads(run.text)) for run in runs)
 
 
-def together_us(sandbox: Sandbox, case: str, num_calls: int) -> float:
+def _together_us(sandbox: Sandbox, case: str, num_calls: int) -> float:
     each = max(1, num_calls // NUM_THREADS)
     threads = [
         threading.Thread(
@@ -54,22 +75,3 @@ def together_us(sandbox: Sandbox, case: str, num_calls: int) -> float:
     for thread in threads:
         thread.join()
     return (time.perf_counter() - start) / (each * NUM_THREADS) * 1e6
-
-
-def measure(sandbox: Sandbox | None = None) -> dict[str, tuple[float, float]]:
-    """Case -> (us alone, us at 32 threads). `loop` is the program's own cost of making a call."""
-    sandbox = sandbox or python_sandbox()
-    return {
-        case: (alone_us(sandbox, case, calls), together_us(sandbox, case, calls))
-        for case, calls in CASES.items()
-    }
-
-
-def main() -> None:
-    print(f"{'host call':16} {'us alone':>10} {'us at 32 threads':>18}")
-    for case, (alone, together) in measure().items():
-        print(f"{case:16} {alone:10.1f} {together:18.1f}")
-
-
-if __name__ == "__main__":
-    main()

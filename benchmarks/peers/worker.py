@@ -1,0 +1,94 @@
+"""A peer's worker as a contender: asked over a pipe, and stopped while others have their turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.load import Load, Timing
+from benchmarks.machine import PEERS
+
+_HERE = Path(__file__).parent
+
+
+class Worker:
+    """Loads when it is made; the first run after that may compile."""
+
+    def __init__(self, script: str, peer: str, settings: dict[str, Any], **env: str) -> None:
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [str(PEERS / peer / "bin/python"), str(_HERE / script), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **env},
+        )
+        self._answer()
+        self._rest()
+
+    def run(self, load: Load) -> Timing:
+        assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write(msgspec.json.encode(load) + b"\n")
+        self._process.stdin.flush()
+        timing = msgspec.json.decode(self._answer(), type=Timing)
+        self._rest()
+        return timing
+
+    def _rest(self) -> None:
+        # Its threads may spin for a while after their work, and that would be another's time.
+        self._process.send_signal(signal.SIGSTOP)
+
+    def _answer(self) -> bytes:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._log.seek(0)
+            raise RuntimeError(f"the peer ended:\n{self._log.read()[-4000:]}")
+        return line
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._log.close()
+
+
+def vllm(model: Path, max_tokens: int, max_seqs: int) -> Worker:
+    """`max_tokens`: of one request, and of one pass."""
+    settings = {
+        "model": str(model),
+        "max_model_len": max_tokens,
+        "max_num_seqs": max_seqs,
+        "max_num_batched_tokens": max(max_tokens, 2048),
+        "eager": False,
+    }
+    return Worker(
+        "vllm_worker.py",
+        "vllm",
+        settings,
+        VLLM_CPU_KVCACHE_SPACE="2",
+        VLLM_CPU_OMP_THREADS_BIND="0-1",
+        # Its engine runs in the worker itself, so that it can be stopped with it.
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    )
+
+
+def transformers(model: Path, how: str, num_blocks: int = 0, batch_tokens: int = 0) -> Worker:
+    """`how`: "generate", or "generate_batch", its continuous batching, which needs a pool."""
+    settings = {
+        "model": str(model),
+        "how": how,
+        "num_blocks": num_blocks,
+        "max_batch_tokens": batch_tokens,
+    }
+    return Worker("transformers_worker.py", "transformers", settings)

@@ -1,0 +1,96 @@
+"""Pictures that can be read at a glance, also by those who do not tell red from green."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette.
+BLUE, SKY, ORANGE, GREEN, GREY = "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#999999"
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", SKY, "#D55E00", "#F0E442", "#000000")
+
+
+def colour(name: str) -> str:
+    """Pie's own are blue, the one that everything is compared with is orange, others are grey."""
+    if name.startswith("Pie"):
+        return BLUE
+    return ORANGE if "vLLM" in name else GREY
+
+
+def bars(
+    figure: Figure,
+    panels: Mapping[str, Mapping[str, float]],
+    unit: str,
+    reference: str | None = None,
+) -> None:
+    """One panel beside the other, each with a horizontal bar for each contender, and its ratio to
+    the reference. Every panel has a scale of its own, from 0."""
+    names = list(next(iter(panels.values())))
+    figure.set_size_inches(3.2 * len(panels) + 2.4, 0.42 * len(names) + 1.3)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        shown = [values.get(name, 0.0) for name in names]
+        axis.barh(names, shown, color=[colour(name) for name in names], height=0.7)
+        base = values.get(reference) if reference else None
+        for place, value in enumerate(shown):
+            axis.text(value, place, f" {_label(value, base)}", va="center", fontsize=9)
+        axis.set_xlim(0, max(shown, default=1) * 1.45 or 1)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(unit, fontsize=9)
+        _plain(axis)
+        if base:
+            axis.axvline(base, color=ORANGE, linewidth=1, linestyle=":")
+    axes[0].invert_yaxis()
+
+
+def curves(
+    axis: Axes, series: Mapping[str, Mapping[float, float]], x_label: str, y_label: str
+) -> None:
+    """Lines over two logarithmic axes, with the powers of two written out below."""
+    marks = "osD^v*"
+    for number, (name, points) in enumerate(series.items()):
+        mark = marks[number % len(marks)]
+        axis.plot(
+            *zip(*points.items(), strict=True), marker=mark, color=PALETTE[number], label=name
+        )
+    ticks = sorted({x for points in series.values() for x in points})
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(ticks, [_power(x) for x in ticks], fontsize=8)
+    axis.set_xlabel(x_label, fontsize=9)
+    axis.set_ylabel(y_label, fontsize=9)
+    axis.grid(visible=True, which="both", alpha=0.25, linewidth=0.5)
+    axis.legend(fontsize=8, frameon=False)
+    _plain(axis)
+
+
+def ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.2f}x"
+
+
+def cells(panels: Mapping[str, Mapping[str, float]], reference: str | None) -> list[list[str]]:
+    """The rows of a table that says the same as `bars`."""
+    return [
+        [name, *(_label(values[name], values.get(reference or "")) for values in panels.values())]
+        for name in next(iter(panels.values()))
+    ]
+
+
+def _label(value: float, base: float | None) -> str:
+    if not value:
+        return "-"
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{number} ({ratio(value, base)})" if base else number
+
+
+def _power(x: float) -> str:
+    return f"{x / 1024:g}k" if x >= 1024 else f"{x:g}"
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)

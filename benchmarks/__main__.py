@@ -24,6 +24,11 @@ from benchmarks.rounds import say
 
 QUESTIONS = {
     "decode": "benchmarks.questions.decode:Decode",
+    "decode_06b": "benchmarks.questions.decode:DecodeLarge",
+    "prefill": "benchmarks.questions.prefill:Prefill",
+    "arrivals": "benchmarks.questions.arrivals:Arrivals",
+    "roofline": "benchmarks.questions.roofline:Roofline",
+    "scaling": "benchmarks.questions.scaling:Scaling",
     "contention": "benchmarks.questions.contention:Contention",
     "speculation": "benchmarks.questions.speculation:Speculation",
     "host_calls": "benchmarks.questions.host_calls:HostCalls",
@@ -33,6 +38,8 @@ QUESTIONS = {
 
 def main() -> int:
     asked = _arguments()
+    # Whoever ends this ends what it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = asked.out or Path(".cache/bench/quick" if asked.quick else "docs/benchmarks")
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=120)

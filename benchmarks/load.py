@@ -31,6 +31,9 @@ class Timing(msgspec.Struct, frozen=True):
     """When each prompt's first token was there; empty where the contender does not say."""
     last_s: list[float] = []
 
+    def __str__(self) -> str:
+        return f"{self.seconds:.3f} s"
+
     def tokens_per_s(self, load: Load) -> float:
         """Checks that the work was done first."""
         assert self.num_tokens == [load.new_tokens] * len(load.prompts), self.num_tokens

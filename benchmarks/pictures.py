@@ -48,7 +48,7 @@ def bars(
 
 
 def curves(
-    axis: Axes, series: Mapping[str, Mapping[float, float]], x_label: str, y_label: str
+    axis: Axes, series: Mapping[str, Mapping[int, float]], x_label: str, y_label: str
 ) -> None:
     """Lines over two logarithmic axes, with the powers of two written out below."""
     marks = "osD^v*"
@@ -87,7 +87,7 @@ def _label(value: float, base: float | None) -> str:
     return f"{number} ({ratio(value, base)})" if base else number
 
 
-def _power(x: float) -> str:
+def _power(x: int) -> str:
     return f"{x / 1024:g}k" if x >= 1024 else f"{x:g}"
 
 

@@ -19,10 +19,11 @@ PROGRAM = "text-completion"
 class Programs:
     """A daemon and a client. A run sends each prompt to a program of its own, when it comes."""
 
-    def __init__(self, directory: Path, kv_pages: int) -> None:
+    def __init__(self, directory: Path, kv_pages: int, *others: str) -> None:
+        """`others`: programs to install beside `text-completion`, for `ask`."""
         self._daemon = DaemonProcess(f"model.path={directory}", f"backend.kv_pages={kv_pages}")
         self._daemon.start()
-        self._daemon.install(PROGRAM)
+        self._daemon.install(PROGRAM, *others)
 
     def run(self, load: Load) -> Timing:
         """Each program answers once, at its end."""
@@ -46,6 +47,11 @@ class Programs:
             seconds = time.perf_counter() - begun
         num_tokens, first_s, last_s = (list(part) for part in zip(*answers, strict=True))
         return Timing(seconds, num_tokens, first_s, last_s)
+
+    def ask(self, program: str, **input: Any) -> Any:
+        """The result of one run of another program."""
+        with self._daemon.connect() as client:
+            return client.launch(program, input).result()
 
     def close(self) -> None:
         self._daemon.stop()

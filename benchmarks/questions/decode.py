@@ -35,8 +35,8 @@ class Decode:
             contenders = self._start(stack, max(widths), quick)
             for width in widths:
                 turns = {
-                    name: partial(self._tokens_per_s, run, width, new_tokens)
-                    for name, run in contenders.items()
+                    name: partial(self._tokens_per_s, run, (width, place), new_tokens)
+                    for place, (name, run) in enumerate(contenders.items())
                 }
                 samples[width] = take_turns(turns, rounds, f"{self.name}, {width} rows")
         return self._answer(samples, new_tokens)
@@ -63,10 +63,15 @@ class Decode:
             contenders
         )
 
-    def _tokens_per_s(self, run: Run, width: int, new_tokens: int, number: int) -> float:
-        # New prompts every time: nothing may be found in anybody's cache.
-        seed = 1000 * width + number
-        load = Load(prompts(width, PROMPT_TOKENS, seed, self.shape), new_tokens)
+    def _tokens_per_s(
+        self, run: Run, which: tuple[int, int], new_tokens: int, number: int
+    ) -> float:
+        """`which`: the number of rows, and the contender's place among all."""
+        width, place = which
+        # New prompts every time, also for contenders of one daemon: no cache has seen them.
+        seed = 10 * (1000 * width + number) + place
+        wanted = new_tokens if number >= 0 else 8
+        load = Load(prompts(width, PROMPT_TOKENS, seed, self.shape), wanted)
         return run(load).tokens_per_s(load)
 
     def _answer(self, samples: dict[int, dict[str, list[float]]], new_tokens: int) -> Answer:

@@ -10,14 +10,16 @@ from support import guests
 OWN = Path(__file__).parent / "inferlets"
 SHIPPED = guests.REPOSITORY / "sdk/inferlets"
 EXAMPLES = guests.REPOSITORY / "docs/examples"
+MEASURED = guests.REPOSITORY / "benchmarks/inferlets"
 _SDK = guests.REPOSITORY / "sdk/python/inferlet"
 _WIT = guests.REPOSITORY / "sdk/wit"
 _BAKERY = guests.REPOSITORY / "bakery/pie_bakery/build"
 
 
 def built(name: str) -> Path:
-    """The component of a shipped inferlet, of an example, or of a test's own one."""
-    folder = next(root / name for root in (OWN, SHIPPED, EXAMPLES) if (root / name).is_dir())
+    """The component of a shipped inferlet, an example, a test's own one or a benchmark's."""
+    roots = (OWN, SHIPPED, EXAMPLES, MEASURED)
+    folder = next(root / name for root in roots if (root / name).is_dir())
     target = guests.CACHE / f"{guests.digest_of([folder, _SDK, _WIT, _BAKERY], name)}.wasm"
     return guests.once(target, lambda partial: _build(folder, partial))
 

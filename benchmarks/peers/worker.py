@@ -16,6 +16,7 @@ from benchmarks.load import Load, Timing
 from benchmarks.machine import PEERS
 
 _HERE = Path(__file__).parent
+_OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _TCMALLOC = PEERS / "lib/libtcmalloc_minimal.so.4"
 
 
@@ -65,7 +66,7 @@ class Worker:
 
 def _environment() -> dict[str, str]:
     """Ours, without what Pie says to its own threads: a peer waits as it likes best."""
-    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
     return {**inherited, "HF_HUB_OFFLINE": "1"}
 
 

@@ -22,7 +22,7 @@ for line in sys.stdin:
     if not load["prompts"]:
         sys.exit("nothing to do")
     count = [load["new_tokens"]] * len(load["prompts"])
-    assert "OMP_WAIT_POLICY" not in os.environ
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
     print(json.dumps({"seconds": 2.0, "num_tokens": count, "first_s": [os.getpid()]}), flush=True)
 """
 
@@ -34,6 +34,7 @@ def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     (tmp_path / "script.py").write_text(PEER)
     monkeypatch.setattr(worker, "PEERS", tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     started = Worker(str(tmp_path / "script.py"), "peer", {})
     yield started
     started.close()

@@ -31,6 +31,7 @@ QUESTIONS = {
     "scaling": "benchmarks.questions.scaling:Scaling",
     "contention": "benchmarks.questions.contention:Contention",
     "speculation": "benchmarks.questions.speculation:Speculation",
+    "tax": "benchmarks.questions.tax:Tax",
     "host_calls": "benchmarks.questions.host_calls:HostCalls",
 }
 """Name -> module:class. Read when it is asked, so that none needs what another imports."""

@@ -71,8 +71,11 @@ class DaemonProcess:
     def install(self, *names: str) -> None:
         """Copies inferlets into the watched folder and waits until they are live."""
         for name in names:
-            shutil.copy(built(name), self.folder / f"{name}.wasm")
+            self.put(built(name), name)
         self.wait_for(*names)
+
+    def put(self, component: Path, name: str) -> None:
+        shutil.copy(component, self.folder / f"{name}.wasm")
 
     def wait_for(self, *names: str) -> None:
         with self.connect() as client:

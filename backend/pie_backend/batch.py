@@ -230,6 +230,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     """Which content of the model directory: tokens of another one mean something else."""
     hidden_size: int = 1
     """Numbers in a hidden state."""
+    kernels: str = ""
+    """What computes, and if it is not the fastest, why; for people."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True):
@@ -254,5 +256,7 @@ class BackendConfig(msgspec.Struct, frozen=True):
     max_batch_tokens: int = 2048
     adapter_bytes: int = 512 << 20
     """Memory of all adapters together."""
+    kernels: str = "auto"
+    """`native`: compiled for this processor; `torch`; `auto`: native where it can be had."""
     num_threads: int | None = None
     """Threads of torch; None takes every core of the process's affinity."""

@@ -58,7 +58,8 @@ def _lines(status: wire.Status) -> Iterator[str]:
 
 
 def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}"
+    kernels = f" ({info['kernels']})" if info["kernels"] else ""
+    yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}{kernels}"
     yield f"  pages     {_bar(stats)}"
     yield f"            {_pages(stats)}"
     yield (

@@ -56,6 +56,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             path=model.path,
             device=backend.device,
             dtype=backend.dtype,
+            kernels=backend.kernels,
             placement=backend.placement,
             page_size=scheduler.page_size,
             kv_pages=backend.kv_pages,

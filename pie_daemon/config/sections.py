@@ -43,6 +43,15 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             why="what the model was trained in",
         ),
     ] = "auto"
+    kernels: Annotated[
+        Literal["auto", "native", "torch"],
+        setting(
+            "native: compiled for this very processor, in bfloat16; torch: every dtype on every "
+            "processor; auto: native where it can be had",
+            reload="rebuild",
+            why="the fastest that the machine can do",
+        ),
+    ] = "auto"
     placement: Annotated[
         Literal["process", "inline"],
         setting(

@@ -132,6 +132,28 @@ def test_broken_torch_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) 
     expect(software.torch(), "ok", "torch 2.13.0+cpu, without CUDA")
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "words"),
+    [
+        ("ok\tnative, AMX\t\n", "ok", ["native, AMX"]),
+        ("skip\tthe processor has no AVX-512 BF16\t\n", "skip", ["by torch", "AVX-512"]),
+        ("warn\tthere is no C compiler\tinstall gcc\n", "warn", ["C compiler", "install gcc"]),
+    ],
+)
+def test_kernels(monkeypatch: pytest.MonkeyPatch, said: str, status: str, words: list[str]) -> None:
+    """What can be helped is a warning, and what cannot is none."""
+    answer = subprocess.CompletedProcess([], 0, said, "")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: answer)
+    expect(software.kernels(), status, *words)
+
+
+def test_kernels_of_this_machine() -> None:
+    """They are compiled for real, or it is said why not."""
+    found = software.kernels()
+    assert found.status in ("ok", "skip", "warn")
+    assert "native" in found.summary or "processor" in found.summary or found.fix
+
+
 def test_state_folder(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Creatable, a folder, writable, with space left."""
     expect(places.state_folder(), "ok")

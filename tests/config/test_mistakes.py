@@ -18,7 +18,7 @@ def mistakes(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
-        ("backend.nonsense=1", ["backend.nonsense", "no such key", "device, dtype, placement"]),
+        ("backend.nonsense=1", ["backend.nonsense", "no such key", "device, dtype, kernels"]),
         ("scheduler.max_batch_tokens=abc", ["'abc' is not allowed", "an integer, at least 1"]),
         ("scheduler.max_batch_tokens=0", ["0 is not allowed", "at least 1"]),
         ("scheduler.max_batch_tokns=1", ["did you mean scheduler.max_batch_tokens?"]),

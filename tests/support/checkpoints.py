@@ -106,6 +106,7 @@ RECIPES = [
         {
             "attention_bias": True,
             "mlp_bias": True,
+            "head_dim": 32,
             "tie_word_embeddings": True,
             "rope_parameters": _LLAMA3_ROPE,
         },

@@ -13,11 +13,11 @@ from pie_backend.engine.adapters import Adapters
 from pie_backend.engine.answer import answer
 from pie_backend.engine.architectures import read_config
 from pie_backend.engine.attention.base import Attention
-from pie_backend.engine.attention.cpu import CpuAttention
 from pie_backend.engine.checks import check_batch
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.memory import check_pages_fit, choose_num_pages, keep_freed_memory
+from pie_backend.engine.ops.choose import choose_operators
 from pie_backend.engine.ragged import flatten
 from pie_backend.engine.transformer import Decoder, load_decoder
 from pie_backend.engine.weights import Checkpoint
@@ -119,13 +119,14 @@ def build_engine(config: BackendConfig) -> Engine:
     decoder_config = read_config(model)
     try:
         with torch.inference_mode():
-            decoder = load_decoder(decoder_config, Checkpoint(model.path, dtype))
+            ops = choose_operators(config.kernels, decoder_config, dtype)
+            decoder = load_decoder(decoder_config, Checkpoint(model.path, dtype), ops)
             cache = _make_cache(config, decoder_config, dtype)
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"{model.path} cannot be loaded: {error}") from error
-    attention = CpuAttention(cache, decoder_config.num_heads)
+    attention = ops.attention(cache, decoder_config.num_heads)
     adapters = Adapters(decoder, decoder_config, config.adapter_bytes)
-    info = _describe(config, model, decoder_config, cache)
+    info = _describe(config, model, decoder_config, cache, ops.name)
     return Engine(info, decoder, cache, attention, adapters)
 
 
@@ -169,7 +170,7 @@ def _make_cache(config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtyp
 
 
 def _describe(
-    config: BackendConfig, model: ModelDir, decoder: DecoderConfig, cache: KVCache
+    config: BackendConfig, model: ModelDir, decoder: DecoderConfig, cache: KVCache, kernels: str
 ) -> BackendInfo:
     return BackendInfo(
         name=config.name,
@@ -181,6 +182,7 @@ def _describe(
         page_bytes=cache.shape.page_bytes,
         eos_tokens=model.eos_tokens,
         device="cpu",
+        kernels=kernels,
         dtype=str(cache.shape.dtype).removeprefix("torch."),
         num_host_pages=cache.num_host_pages,
         revision=fingerprint(model.path),

@@ -45,8 +45,15 @@ class KVCache:
         self._host = torch.empty(host_size, dtype=shape.dtype).fill_(0)
         slots = num_pages * shape.page_size
         self._slots = [layer.view(planes, slots, shape.head_dim) for layer in self._pool]
+        self._addresses: list[int] = [layer.data_ptr() for layer in self._pool]
         self._blocks = [layer.view(planes * num_pages, -1) for layer in self._pool]
+        self.plane_size = slots * shape.head_dim
+        """Numbers in the keys, or the values, of one head of a layer."""
         self._plane_offsets = torch.arange(planes).unsqueeze(1) * num_pages  # [planes, 1]
+
+    def layer_address(self, layer: int) -> int:
+        """Where a layer's planes begin: 2H of `plane_size` numbers, keys first."""
+        return self._addresses[layer]
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """k, v [N, H, D] to int64 slots [N], where slot = page * page_size + offset."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from pie_backend.engine.linear import Linear
+from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder, DecoderLayer
 

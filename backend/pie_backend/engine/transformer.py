@@ -9,48 +9,27 @@ import torch.nn.functional as F
 
 from pie_backend.engine.attention.base import AttentionStep
 from pie_backend.engine.config import DecoderConfig
-from pie_backend.engine.linear import Linear, make_linear
-from pie_backend.engine.rope import interleave, rotate, rotation_table
+from pie_backend.engine.ops.base import Linear, Norm, Operators, Placement
+from pie_backend.engine.rope import interleave, rotation_table
 from pie_backend.engine.weights import Checkpoint
-
-
-class RMSNorm:
-    def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        self._weight = weight
-        self._shape = tuple(weight.shape)
-        self._eps = eps
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, self._shape, self._weight, self._eps)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfAttention:
     layer: int
-    config: DecoderConfig
+    head_dim: int
     qkv: Linear
-    """Query, key and value stacked; query and key rows interleaved for `rotate`."""
+    """Query, key and value stacked; query and key rows interleaved (see `rope.interleave`)."""
     output: Linear
-    head_norms: torch.Tensor | None
-    """float32 [Hq + Hkv, D], interleaved: the per-head norms of query and key."""
+    place: Placement
 
     def __call__(
-        self, x: torch.Tensor, hidden: torch.Tensor, rotations: torch.Tensor, step: AttentionStep
+        self, x: torch.Tensor, hidden: torch.Tensor, turns: torch.Tensor, step: AttentionStep
     ) -> torch.Tensor:
         """Normed x and the residual stream, both [N, hidden] -> the residual stream"""
-        config = self.config
-        num_rotated = config.num_heads + config.num_kv_heads
-        qkv = self.qkv(x).view(x.shape[0], -1, config.head_dim)
-        qk = self._place(qkv[:, :num_rotated], rotations)
-        q, k, v = qk[:, : config.num_heads], qk[:, config.num_heads :], qkv[:, num_rotated:]
+        qkv = self.qkv(x).view(x.shape[0], -1, self.head_dim)
+        q, k, v = self.place(qkv, turns)
         return self.output.plus(step.attend(self.layer, q, k, v), hidden)
-
-    def _place(self, qk: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
-        """[N, Hq + Hkv, D] -> the same, normalised (Qwen3) and rotated, in float32 throughout"""
-        x = qk.float()
-        if self.head_norms is not None:
-            x = F.rms_norm(x, (x.shape[-1],), None, self.config.rms_norm_eps) * self.head_norms
-        return rotate(x, rotations).to(qk.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +45,15 @@ class MLP:
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    attention_norm: RMSNorm
+    attention_norm: Norm
     attention: SelfAttention
-    mlp_norm: RMSNorm
+    mlp_norm: Norm
     mlp: MLP
 
     def __call__(
-        self, hidden: torch.Tensor, rotations: torch.Tensor, step: AttentionStep
+        self, hidden: torch.Tensor, turns: torch.Tensor, step: AttentionStep
     ) -> torch.Tensor:
-        hidden = self.attention(self.attention_norm(hidden), hidden, rotations, step)
+        hidden = self.attention(self.attention_norm(hidden), hidden, turns, step)
         return self.mlp(self.mlp_norm(hidden), hidden)
 
 
@@ -82,10 +61,8 @@ class DecoderLayer:
 class Decoder:
     embedding: torch.Tensor
     """[vocab, hidden]"""
-    rotations: torch.Tensor
-    """complex64 [max_context, D/2]"""
     layers: list[DecoderLayer]
-    norm: RMSNorm
+    norm: Norm
     head: Linear
 
     def hidden_states(
@@ -93,9 +70,9 @@ class Decoder:
     ) -> torch.Tensor:
         """int64 tokens and positions [N] -> [N, hidden], before the last norm"""
         hidden = F.embedding(tokens, self.embedding)
-        rotations = self.rotations[positions].unsqueeze(1)  # [N, 1, D/2]
+        turns = self.layers[0].attention.place.turns(positions)
         for layer in self.layers:
-            hidden = layer(hidden, rotations, step)
+            hidden = layer(hidden, turns, step)
         return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -103,13 +80,13 @@ class Decoder:
         return self.head(self.norm(hidden))
 
 
-def load_decoder(config: DecoderConfig, checkpoint: Checkpoint) -> Decoder:
+def load_decoder(config: DecoderConfig, checkpoint: Checkpoint, ops: Operators) -> Decoder:
     """Raises BackendError when the checkpoint does not hold what the config promises."""
-    loader = _Loader(config, checkpoint)
+    rotations = rotation_table(config.rope, config.head_dim, config.max_context)
+    loader = _Loader(config, checkpoint, ops, rotations)
     embedding = checkpoint.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     return Decoder(
         embedding=embedding,
-        rotations=rotation_table(config.rope, config.head_dim, config.max_context),
         layers=[loader.layer(i) for i in range(config.num_layers)],
         norm=loader.norm("model.norm"),
         head=loader.head(embedding),
@@ -120,6 +97,9 @@ def load_decoder(config: DecoderConfig, checkpoint: Checkpoint) -> Decoder:
 class _Loader:
     config: DecoderConfig
     checkpoint: Checkpoint
+    ops: Operators
+    rotations: torch.Tensor
+    """complex64 [max_context, D/2]"""
 
     def layer(self, index: int) -> DecoderLayer:
         prefix = f"model.layers.{index}"
@@ -130,9 +110,9 @@ class _Loader:
             mlp=self.mlp(f"{prefix}.mlp"),
         )
 
-    def norm(self, name: str) -> RMSNorm:
+    def norm(self, name: str) -> Norm:
         weight = self.checkpoint.take(f"{name}.weight", self.config.hidden_size)
-        return RMSNorm(weight, self.config.rms_norm_eps)
+        return self.ops.norm(weight, self.config.rms_norm_eps)
 
     def attention(self, index: int, prefix: str) -> SelfAttention:
         config = self.config
@@ -143,7 +123,9 @@ class _Loader:
             bias=config.output_bias,
         )
         norms = self._head_norms(prefix) if config.qk_norm else None
-        return SelfAttention(index, config, self._qkv(prefix), output, norms)
+        heads = (config.num_heads, config.num_kv_heads)
+        place = self.ops.placement(self.rotations, heads, norms, config.rms_norm_eps)
+        return SelfAttention(index, config.head_dim, self._qkv(prefix), output, place)
 
     def _qkv(self, prefix: str) -> Linear:
         config = self.config
@@ -162,9 +144,10 @@ class _Loader:
             if config.qkv_bias:
                 bias = self.checkpoint.take(f"{prefix}.{name}.bias", num_heads * head_dim)
                 biases.append(bias if name == "v_proj" else interleave(bias, head_dim))
-        return make_linear(torch.cat(weights), torch.cat(biases) if biases else None)
+        return self.ops.linear(torch.cat(weights), torch.cat(biases) if biases else None)
 
     def _head_norms(self, prefix: str) -> torch.Tensor:
+        """float32 [Hq + Hkv, D], interleaved like the rows they norm"""
         config = self.config
         rows: list[torch.Tensor] = []
         for name, num_heads in (("q_norm", config.num_heads), ("k_norm", config.num_kv_heads)):
@@ -183,9 +166,11 @@ class _Loader:
 
     def head(self, embedding: torch.Tensor) -> Linear:
         if self.config.tied_embeddings:
-            return make_linear(embedding)
+            return self.ops.linear(embedding)
         return self._linear("lm_head", self.config.vocab_size, self.config.hidden_size, bias=False)
 
     def _linear(self, name: str, num_out: int, num_in: int, *, bias: bool) -> Linear:
         weight = self.checkpoint.take(f"{name}.weight", num_out, num_in)
-        return make_linear(weight, self.checkpoint.take(f"{name}.bias", num_out) if bias else None)
+        return self.ops.linear(
+            weight, self.checkpoint.take(f"{name}.bias", num_out) if bias else None
+        )

@@ -9,12 +9,22 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
 
-from pie_daemon.cli.doctor.check import Result, ok
+from pie_daemon.cli.doctor.check import Result, ok, skip
 from pie_daemon.cli.versions import installed
 
 _REINSTALL = "pip install --force-reinstall"
 _TORCH = "import torch; print(torch.__version__, torch.cuda.is_available())"
 _IMPORT_TIMEOUT_S = 60.0
+_KERNELS_TIMEOUT_S = 180.0
+_KERNELS = """
+import torch
+from pie_backend.engine.ops.native.build import NoKernels
+from pie_backend.engine.ops.native.library import Kernels
+try:
+    print("ok", Kernels().name, "", sep="\\t")
+except NoKernels as missing:
+    print("warn" if missing.fix else "skip", missing.args[0], missing.fix, sep="\\t")
+"""
 
 
 def python() -> Result:
@@ -39,6 +49,20 @@ def torch() -> Result:
     version, cuda = done.stdout.split()
     device = "with CUDA" if cuda == "True" else "without CUDA"
     return ok(f"torch {version}, {device}", version=version, cuda=cuda == "True")
+
+
+def kernels() -> Result:
+    """Compiled on the spot where they are not yet, in a process of its own like torch."""
+    command = [sys.executable, "-c", _KERNELS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_KERNELS_TIMEOUT_S)
+    if done.returncode != 0:
+        return skip("torch cannot be imported")
+    status, summary, fix = done.stdout.rstrip("\n").split("\t")
+    if status == "ok":
+        return ok(f"kernels for this processor: {summary}")
+    if status == "skip":
+        return skip(f"models are computed by torch: {summary}")
+    return Result("warn", summary, "models in bfloat16 take about twice as long", fix)
 
 
 def wasmtime() -> Result:

@@ -12,8 +12,8 @@ import torch
 
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import Batch, Row, Sample, Sampling
-from pie_backend.engine import linear
 from pie_backend.engine.engine import Engine
+from pie_backend.engine.ops import linear
 from support.adapters import ATTENTION, MLP, change_config, write_adapter
 from support.checkpoints import Checkpoint, prompts
 from support.driver import Driver

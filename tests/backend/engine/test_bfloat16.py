@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from pie_backend.batch import Row
@@ -28,7 +29,8 @@ def logits(engine: Engine, tokens: list[int]) -> torch.Tensor:
         return decoder.logits(decoder.hidden_states(flat.tokens, flat.positions, step)).float()
 
 
-def test_logits(checkpoint: Checkpoint, open_engine: Callable[..., Engine]) -> None:
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_logits(checkpoint: Checkpoint, open_engine: Callable[..., Engine], kernels: str) -> None:
     """Teacher-forced, every position stays within the tolerance, as near as transformers does."""
     prompt = prompts(16)[-1]
     tokens = prompt + checkpoint.generate(prompt, 64)
@@ -37,6 +39,6 @@ def test_logits(checkpoint: Checkpoint, open_engine: Callable[..., Engine]) -> N
     def distance(found: torch.Tensor) -> float:
         return float(((found - expected).abs().amax(-1) / expected.std(-1)).mean())
 
-    ours = distance(logits(open_engine(checkpoint, dtype="bfloat16"), tokens))
+    ours = distance(logits(open_engine(checkpoint, dtype="bfloat16", kernels=kernels), tokens))
     theirs = distance(checkpoint.logits(tokens, torch.bfloat16))
     assert ours < min(_TOLERANCE, 1.25 * theirs), f"transformers is {theirs} away"

@@ -9,10 +9,11 @@ import torch
 
 from pie_backend.base import BackendError
 from pie_backend.batch import Batch, Row, Sampling
-from pie_backend.engine import linear, memory
+from pie_backend.engine import memory
 from pie_backend.engine.attention.cpu import _group
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.kv_cache import KVCache, KVShape
+from pie_backend.engine.ops import linear
 from pie_backend.engine.ragged import flatten
 from support.checkpoints import Checkpoint, prompts
 from support.driver import Driver

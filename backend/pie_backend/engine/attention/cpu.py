@@ -70,7 +70,7 @@ class CpuAttention:
         singles = batch.spans[: batch.num_single]
         page_size = self.cache.shape.page_size
         groups = [self._decode_group(group) for group in _group(singles, page_size)]
-        rows = [self._prefill_row(span) for span in batch.spans[batch.num_single :]]
+        rows = [self.prefill_row(span) for span in batch.spans[batch.num_single :]]
         return CpuStep(self, batch.slots, groups, rows)
 
     def _decode_group(self, spans: list[Span]) -> DecodeGroup:
@@ -78,17 +78,7 @@ class CpuAttention:
         reaches = [span.reach for span in spans]
         width = max(reach.num_pages for reach in reaches)
         tables = [_padded_table(reach, width) for reach in reaches]
-        lengths = torch.tensor([[reach.start + 1] for reach in reaches])
-        beyond = torch.arange(width * shape.page_size) >= lengths  # [rows, length]
-        for unseen, span in zip(beyond, spans, strict=True):
-            if span.row.attention is not None:
-                num_places = span.row.start + 1
-                unseen[:num_places] = ~unpack(span.row.attention, num_places)[0]
-        for unseen, reach in zip(beyond, reaches, strict=True):
-            for unseen_from, unseen_to in reach.hidden:
-                unseen[unseen_from:unseen_to] = True
-            if reach.hidden:
-                unseen[reach.start] = False  # no token hides from itself
+        beyond = unseen_places(spans, width * shape.page_size)
         bias = torch.zeros(beyond.shape, dtype=shape.dtype).masked_fill_(beyond, -torch.inf)
         return DecodeGroup(
             begin=spans[0].begin,
@@ -97,7 +87,7 @@ class CpuAttention:
             bias=bias.repeat(shape.num_kv_heads, 1).unsqueeze(1),
         )
 
-    def _prefill_row(self, span: Span) -> PrefillRow:
+    def prefill_row(self, span: Span) -> PrefillRow:
         num_tokens = len(span.row.tokens)
         pages = torch.tensor(span.reach.pages)
         queries = [
@@ -105,6 +95,12 @@ class CpuAttention:
             for begin in range(0, num_tokens, _QUERY_TOKENS)
         ]
         return PrefillRow(span.begin, span.end, self.cache.block_index(pages), queries)
+
+    def prefill(self, layer: int, row: PrefillRow, q: torch.Tensor) -> torch.Tensor:
+        """q [tokens, Hq, D] -> [tokens, Hq * D]"""
+        kv = self.cache.gather(layer, row.blocks, 1)[:, :, 0]  # [2, H, length, D]
+        parts = [_attend_block(block, q, kv) for block in row.queries]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _query_block(self, span: Span, begin: int, end: int) -> QueryBlock:
         masked = span.row.attention is not None
@@ -141,7 +137,7 @@ class CpuStep:
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         self.attention.cache.write(layer, self.slots, k, v)
         parts = [self._decode(layer, group, q[group.begin : group.end]) for group in self.groups]
-        parts += [self._prefill(layer, row, q[row.begin : row.end]) for row in self.rows]
+        parts += [self.attention.prefill(layer, row, q[row.begin : row.end]) for row in self.rows]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _decode(self, layer: int, group: DecodeGroup, q: torch.Tensor) -> torch.Tensor:
@@ -164,11 +160,22 @@ class CpuStep:
         )
         return out.view(by_head.shape).transpose(0, 1).reshape(num_rows, num_heads * head_dim)
 
-    def _prefill(self, layer: int, row: PrefillRow, q: torch.Tensor) -> torch.Tensor:
-        """q [tokens, Hq, D] -> [tokens, Hq * D]"""
-        kv = self.attention.cache.gather(layer, row.blocks, 1)[:, :, 0]  # [2, H, length, D]
-        parts = [_attend_block(block, q, kv) for block in row.queries]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+def unseen_places(spans: list[Span], width: int) -> torch.Tensor:
+    """bool [rows, width] of rows of one token: what lies beyond it or is hidden from it"""
+    reaches = [span.reach for span in spans]
+    lengths = torch.tensor([[reach.start + 1] for reach in reaches])
+    beyond = torch.arange(width) >= lengths
+    for unseen, span in zip(beyond, spans, strict=True):
+        if span.row.attention is not None:
+            num_places = span.row.start + 1
+            unseen[:num_places] = ~unpack(span.row.attention, num_places)[0]
+    for unseen, reach in zip(beyond, reaches, strict=True):
+        for unseen_from, unseen_to in reach.hidden:
+            unseen[unseen_from:unseen_to] = True
+        if reach.hidden:
+            unseen[reach.start] = False  # no token hides from itself
+    return beyond
 
 
 def _attend_block(block: QueryBlock, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 
-
-class Linear(Protocol):
-    """y = x W^T + b, with what usually follows fused in where the library can."""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
-
-    def silu(self, x: torch.Tensor) -> torch.Tensor:
-        """silu(linear(x))"""
-        ...
-
-    def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """linear(x) * other"""
-        ...
-
-    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """linear(x) + other"""
-        ...
+from pie_backend.engine.ops.base import Linear
 
 
 class PackedLinear:

@@ -1,0 +1,1 @@
+"""What a model is computed with: sets of operators; a machine takes the fastest that it can."""

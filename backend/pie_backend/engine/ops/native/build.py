@@ -1,0 +1,96 @@
+"""Compiles the kernels beside this file, once for each processor, compiler and version of them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_SOURCES = ("rows.c", "linear.c", "decode.c", "prefill.c")
+_HEADERS = ("common.h",)
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno")
+_TIMEOUT_S = 120
+_ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written"
+_COMPILER = "install gcc 11 or newer"
+
+
+class NoKernels(Exception):
+    """They cannot be had here; the message says why."""
+
+    def __init__(self, why: str, fix: str = "") -> None:
+        super().__init__(why)
+        self.fix = fix
+        """What would help; empty where nothing does."""
+
+    def __str__(self) -> str:
+        why = super().__str__()
+        return f"{why}; {self.fix}" if self.fix else why
+
+
+def load() -> ctypes.CDLL:
+    """Raises: NoKernels."""
+    if "avx512_bf16" not in _processor():
+        raise NoKernels("the processor has no AVX-512 BF16")
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise NoKernels("there is no C compiler", "install gcc")
+    path = _cache_dir() / f"kernels-{_digest(compiler)}.so"
+    try:
+        if not path.is_file():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernels(f"{path} cannot be made or loaded: {error}", _ELSEWHERE) from error
+
+
+def _processor() -> str:
+    """What the kernel says the processor can do; empty where it says nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("flags")), "")
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    path = root / "pie" / "kernels"
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise NoKernels(f"{path} cannot be made: {error}", _ELSEWHERE) from error
+    return path
+
+
+def _digest(compiler: str) -> str:
+    here = Path(__file__).parent
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S)
+    parts = [
+        *(here.joinpath(name).read_bytes() for name in (*_HEADERS, *_SOURCES)),
+        " ".join(_FLAGS).encode(),
+        version.stdout,
+        _processor().encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Under another name first: two processes may do so at once."""
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        sources = [str(here / name) for name in _SOURCES]
+        command = [compiler, *_FLAGS, *sources, "-o", str(made), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise NoKernels(f"{compiler} did not end within {_TIMEOUT_S} s", _COMPILER) from error
+        if done.returncode:
+            complaint = next((s for s in done.stderr.splitlines() if "error" in s), done.stderr)
+            raise NoKernels(f"{compiler} fails: {complaint.strip()}", _COMPILER)
+        made.replace(path)

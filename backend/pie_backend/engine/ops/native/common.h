@@ -1,0 +1,94 @@
+// What all kernels share. bfloat16 is uint16_t; sums are float32; threads are OpenMP's, the same
+// runtime that torch has loaded.
+#pragma once
+
+#include <immintrin.h>
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512BF16__)
+#error "these kernels need a processor with AVX-512 BF16"
+#endif
+
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__)
+#define HAS_AMX 1
+#else
+#define HAS_AMX 0
+#endif
+
+typedef uint16_t bf16;
+typedef int64_t i64;
+
+// Threads of every kernel; OpenMP's own default belongs to the thread that set it.
+extern int pie_threads;
+
+static inline i64 min64(i64 a, i64 b) { return a < b ? a : b; }
+static inline i64 max64(i64 a, i64 b) { return a > b ? a : b; }
+static inline i64 up_to(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+static inline __m512 load_bf16(const bf16 *at) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+static inline __m512 load_bf16_masked(__mmask16 mask, const bf16 *at) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+static inline void store_bf16(bf16 *at, __m512 x) {
+    _mm256_storeu_si256((__m256i *)at, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+static inline void store_bf16_masked(bf16 *at, __mmask16 mask, __m512 x) {
+    _mm256_mask_storeu_epi16(at, mask, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+static inline __mmask16 first(i64 count) {
+    return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+// e^x to about 2 ulp, after Cephes: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r.
+static inline __m512 exp_ps(__m512 x) {
+    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-104.0f));
+    const __m512 n = _mm512_roundscale_ps(
+        _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+static inline __m512 silu_ps(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(x, _mm512_add_ps(one, exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+#if HAS_AMX
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} __attribute__((packed)) TileConfig;
+
+// Tiles 0-3 are sums, a pair of them for each half of the rows; 4 and 5 the halves of the left
+// factor; 6 and 7 the right factor, always whole.
+static inline void configure_tiles(int upper_rows, int lower_rows) {
+    TileConfig config = {.palette = 1};
+    const int rows[8] = {upper_rows, upper_rows, lower_rows, lower_rows,
+                         upper_rows, lower_rows, 16, 16};
+    for (int i = 0; i < 8; i++) {
+        config.rows[i] = (uint8_t)(rows[i] ? rows[i] : 1);
+        config.row_bytes[i] = 64;
+    }
+    _tile_loadconfig(&config);
+}
+#endif

@@ -1,0 +1,139 @@
+"""Layers computed by the kernels; each one takes the place of one of torch's."""
+
+from __future__ import annotations
+
+import mmap
+
+import torch
+
+from pie_backend.engine.ops.native.library import PLAIN, PLUS, SILU, TIMES, Kernels
+
+_SLAB_BYTES = 64 << 20
+_ALIGNMENT = 32
+"""In numbers: a line of the cache."""
+
+
+class HugePages:
+    """Memory for weights in large pages: a step reads all of them, and small ones cost a tenth."""
+
+    def __init__(self) -> None:
+        self._slab = torch.empty(0, dtype=torch.bfloat16)
+        self._used = 0
+
+    def take(self, size: int) -> torch.Tensor:
+        """bfloat16 [size], never given back"""
+        if self._used + size > len(self._slab):
+            memory = mmap.mmap(-1, max(2 * size, _SLAB_BYTES))
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            self._slab, self._used = torch.frombuffer(memory, dtype=torch.bfloat16), 0
+        begin, self._used = self._used, self._used + -(-size // _ALIGNMENT) * _ALIGNMENT
+        return self._slab[begin : begin + size]
+
+
+class TiledLinear:
+    """Implements `Linear` over weights in the order in which AMX reads them."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        memory: HugePages,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> None:
+        self._num_out, self._num_in = weight.shape
+        self._weight = memory.take(-(-self._num_out // 32) * 32 * self._num_in)
+        weight = weight.contiguous()
+        kernels.pack(weight.data_ptr(), self._weight.data_ptr(), self._num_out, self._num_in)
+        self._weight_at = self._weight.data_ptr()
+        self._bias = None if bias is None else bias.float()
+        self._bias_at = None if self._bias is None else self._bias.data_ptr()
+        self._run = kernels.linear
+
+    @staticmethod
+    def can_take(weight: torch.Tensor) -> bool:
+        return weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._compute(x, PLAIN, None)
+
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        return self._compute(x, SILU, None)
+
+    def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self._compute(x, TIMES, other)
+
+    def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self._compute(x, PLUS, other)
+
+    def _compute(self, x: torch.Tensor, then: int, other: torch.Tensor | None) -> torch.Tensor:
+        x = x.contiguous()
+        out = x.new_empty(len(x), self._num_out)
+        other_at = None if other is None else other.contiguous().data_ptr()
+        self._run(
+            x.data_ptr(),
+            self._weight_at,
+            self._bias_at,
+            other_at,
+            out.data_ptr(),
+            len(x),
+            self._num_out,
+            self._num_in,
+            then,
+        )
+        return out
+
+
+class NativeNorm:
+    def __init__(self, kernels: Kernels, weight: torch.Tensor, eps: float) -> None:
+        self._run = kernels.rms_norm
+        self._weight = weight.contiguous()
+        self._weight_at = self._weight.data_ptr()
+        self._eps = eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        rows, size = x.shape
+        self._run(x.data_ptr(), self._weight_at, out.data_ptr(), rows, size, self._eps)
+        return out
+
+
+class NativePlacement:
+    def __init__(
+        self,
+        kernels: Kernels,
+        rotations: torch.Tensor,
+        heads: tuple[int, int],
+        norms: torch.Tensor | None,
+        eps: float,
+    ) -> None:
+        self._run = kernels.place
+        self._rotations = rotations.contiguous()
+        self._norms = None if norms is None else norms.contiguous()
+        self._norms_at = None if self._norms is None else self._norms.data_ptr()
+        self._heads = heads
+        self._eps = eps
+
+    def turns(self, positions: torch.Tensor) -> torch.Tensor:
+        return positions.contiguous()
+
+    def __call__(
+        self, qkv: torch.Tensor, turns: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where it lies: q, k and v are parts of qkv."""
+        num_tokens, num_planes, head_dim = qkv.shape
+        num_heads, num_kv_heads = self._heads
+        num_rotated = num_heads + num_kv_heads
+        self._run(
+            qkv.data_ptr(),
+            self._norms_at,
+            self._rotations.data_ptr(),
+            turns.data_ptr(),
+            num_tokens,
+            num_planes * head_dim,
+            num_rotated,
+            head_dim,
+            self._eps,
+        )
+        return qkv[:, :num_heads], qkv[:, num_heads:num_rotated], qkv[:, num_rotated:]

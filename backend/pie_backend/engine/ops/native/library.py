@@ -1,0 +1,41 @@
+"""The kernels as functions of addresses; the C files say what lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
+from typing import Any
+
+import torch
+
+from pie_backend.engine.ops.native.build import load
+
+PLAIN, SILU, TIMES, PLUS = range(4)
+"""What follows a matrix product; numbered as in linear.c."""
+
+_P, _N = c_void_p, c_int64
+
+
+class Kernels:
+    def __init__(self) -> None:
+        """Raises: NoKernels."""
+        library = load()
+        library.pie_set_threads(torch.get_num_threads())
+        self.has_tiles = bool(library.pie_allow_amx())
+        """AMX is there, and this process may use it."""
+        self.name = "native, AMX" if self.has_tiles else "native, AVX-512"
+        self.rms_norm = _bind(library, "rms_norm", [_P, _P, _P, _N, _N, c_float])
+        self.place = _bind(library, "place", [_P] * 4 + [_N] * 4 + [c_float])
+        self.write = _bind(library, "write", [_P] * 4 + [_N] * 5)
+        self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
+        if self.has_tiles:
+            self.pack = _bind(library, "pack", [_P, _P, _N, _N])
+            self.linear = _bind(library, "linear", [_P] * 5 + [_N] * 3 + [c_int])
+            self.attend_causal = _bind(library, "attend_causal", [_P] * 5 + [_N] * 8 + [c_float])
+
+
+def _bind(library: CDLL, name: str, arguments: list[Any]) -> Callable[..., None]:
+    function = getattr(library, f"pie_{name}")
+    function.argtypes, function.restype = arguments, None
+    bound: Callable[..., None] = function
+    return bound

@@ -1,0 +1,57 @@
+"""Operators of the kernels, and of torch where a kernel has not what a layer needs."""
+
+from __future__ import annotations
+
+import torch
+
+from pie_backend.engine.attention.base import Attention
+from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.kv_cache import KVCache
+from pie_backend.engine.ops.base import Linear, Norm, Placement
+from pie_backend.engine.ops.linear import make_linear
+from pie_backend.engine.ops.native.attention import NativeAttention
+from pie_backend.engine.ops.native.build import NoKernels
+from pie_backend.engine.ops.native.layers import (
+    HugePages,
+    NativeNorm,
+    NativePlacement,
+    TiledLinear,
+)
+from pie_backend.engine.ops.native.library import Kernels
+
+_MAX_HEAD_DIM = 256
+
+
+class NativeOperators:
+    def __init__(self, config: DecoderConfig, dtype: torch.dtype) -> None:
+        """Raises: NoKernels."""
+        if dtype != torch.bfloat16:
+            raise NoKernels("the kernels compute in bfloat16")
+        if config.head_dim % 32 or config.head_dim > _MAX_HEAD_DIM:
+            raise NoKernels(
+                f"the kernels take heads of up to {_MAX_HEAD_DIM} numbers, a multiple of 32; "
+                f"this model's have {config.head_dim}"
+            )
+        self._kernels = Kernels()
+        self._memory = HugePages()
+        self.name = self._kernels.name
+
+    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
+        if self._kernels.has_tiles and TiledLinear.can_take(weight):
+            return TiledLinear(self._kernels, self._memory, weight, bias)
+        return make_linear(weight, bias)
+
+    def norm(self, weight: torch.Tensor, eps: float) -> Norm:
+        return NativeNorm(self._kernels, weight, eps)
+
+    def placement(
+        self,
+        rotations: torch.Tensor,
+        heads: tuple[int, int],
+        norms: torch.Tensor | None,
+        eps: float,
+    ) -> Placement:
+        return NativePlacement(self._kernels, rotations, heads, norms, eps)
+
+    def attention(self, cache: KVCache, num_heads: int) -> Attention:
+        return NativeAttention(self._kernels, cache, num_heads)

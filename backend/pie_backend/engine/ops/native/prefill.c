@@ -1,0 +1,217 @@
+// Causal attention of a row of several tokens, on tiles: keys and values of the context are laid
+// out once a layer, then blocks of 32 queries pass over them with a running softmax.
+#include "common.h"
+
+#if HAS_AMX
+
+enum { QUERIES = 32, KEYS = 128 /* of one round */, SIZE = 256, TILE = 512 /* bf16 */ };
+
+typedef struct {
+    const bf16 *q, *planes;
+    const int32_t *pages;
+    bf16 *scratch, *out;
+    i64 tokens, start, q_stride, kv_heads, queries, size, plane, page_size;
+    float scale;
+} Row;
+
+typedef struct {
+    float scores[QUERIES][KEYS];
+    bf16 weights[QUERIES][KEYS];
+    float sums[QUERIES][SIZE];
+    float largest[QUERIES], total[QUERIES];
+} State;
+
+static i64 padded_context(const Row *row) { return up_to(row->start + row->tokens, 32); }
+
+static bf16 *packed_keys(const Row *row, i64 head) {
+    return row->scratch + 2 * head * padded_context(row) * row->size;
+}
+
+static bf16 *packed_values(const Row *row, i64 head) {
+    return packed_keys(row, head) + padded_context(row) * row->size;
+}
+
+// Of 32 tokens from `begin` on: where each one's numbers are, or a row of zeros.
+static void locate(const Row *row, const bf16 *plane, i64 begin, const bf16 *found[32]) {
+    static const bf16 zeros[SIZE];
+    for (i64 i = 0; i < 32; i++) {
+        const i64 token = begin + i, page = token / row->page_size;
+        found[i] = token < row->start + row->tokens
+            ? plane + (row->pages[page] * row->page_size + token % row->page_size) * row->size
+            : zeros;
+    }
+}
+
+// [16 tokens] tiles of 32 numbers each: pairs of numbers by token.
+static void pack_keys(const Row *row, i64 head, i64 begin) {
+    const bf16 *from[32];
+    locate(row, row->planes + head * row->plane, begin, from);
+    uint32_t *to = (uint32_t *)(packed_keys(row, head) + begin * row->size);
+    for (int half = 0; half < 2; half++)
+        for (i64 d = 0; d < row->size; d += 32, to += TILE / 2)
+            for (int token = 0; token < 16; token++) {
+                uint32_t pairs[16];
+                memcpy(pairs, from[half * 16 + token] + d, sizeof pairs);
+                for (int pair = 0; pair < 16; pair++) to[pair * 16 + token] = pairs[pair];
+            }
+}
+
+// [32 tokens] tiles of 16 numbers each: pairs of tokens by number.
+static void pack_values(const Row *row, i64 head, i64 begin) {
+    const bf16 *from[32];
+    locate(row, row->planes + (row->kv_heads + head) * row->plane, begin, from);
+    bf16 *to = packed_values(row, head) + begin * row->size;
+    for (i64 d = 0; d < row->size; d += 16, to += TILE)
+        for (int pair = 0; pair < 16; pair++)
+            for (int i = 0; i < 16; i++) {
+                to[pair * 32 + i * 2] = from[pair * 2][d + i];
+                to[pair * 32 + i * 2 + 1] = from[pair * 2 + 1][d + i];
+            }
+}
+
+// scores = q k^T for keys [begin, begin + count), count a multiple of 32
+static void score(const Row *row, State *state, const bf16 *q, const bf16 *keys, i64 count,
+                  int lower) {
+    const i64 stride = row->q_stride * 2;
+    for (i64 key = 0; key < count; key += 32) {
+        const bf16 *left = keys + key * row->size, *right = left + 16 * row->size;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (i64 d = 0; d < row->size; d += 32) {
+            _tile_loadd(4, q + d, stride);
+            _tile_loadd(6, left + d * 16, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, right + d * 16, 64);
+            _tile_dpbf16ps(1, 4, 7);
+            if (lower) {
+                _tile_loadd(5, q + 16 * row->q_stride + d, stride);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+        _tile_stored(0, &state->scores[0][key], KEYS * 4);
+        _tile_stored(1, &state->scores[0][key + 16], KEYS * 4);
+        if (lower) {
+            _tile_stored(2, &state->scores[16][key], KEYS * 4);
+            _tile_stored(3, &state->scores[16][key + 16], KEYS * 4);
+        }
+    }
+}
+
+// Scores of query i to weights; it sees the first `seen` of these `count` keys.
+static void weigh(const Row *row, State *state, int i, i64 seen, i64 count) {
+    const __m512 lowest = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(row->scale);
+    __m512 most = _mm512_set1_ps(state->largest[i]);
+    for (i64 key = 0; key < count; key += 16) {
+        const __m512 raw = _mm512_loadu_ps(&state->scores[i][key]);
+        const __m512 score =
+            _mm512_mask_mul_ps(lowest, key < seen ? first(seen - key) : 0, raw, scale);
+        _mm512_storeu_ps(&state->scores[i][key], score);
+        most = _mm512_max_ps(most, score);
+    }
+    const float largest = _mm512_reduce_max_ps(most);
+    const float shrink = expf(state->largest[i] - largest);
+    __m512 total = _mm512_setzero_ps();
+    for (i64 key = 0; key < count; key += 16) {
+        const __m512 score = _mm512_loadu_ps(&state->scores[i][key]);
+        const __m512 weight = _mm512_maskz_mov_ps(
+            key < seen ? first(seen - key) : 0,
+            exp_ps(_mm512_sub_ps(score, _mm512_set1_ps(largest))));
+        store_bf16(&state->weights[i][key], weight);
+        total = _mm512_add_ps(total, weight);
+    }
+    state->total[i] = state->total[i] * shrink + _mm512_reduce_add_ps(total);
+    state->largest[i] = largest;
+    if (shrink < 1)
+        for (i64 d = 0; d < row->size; d += 16)
+            _mm512_storeu_ps(&state->sums[i][d], _mm512_mul_ps(_mm512_loadu_ps(&state->sums[i][d]),
+                                                               _mm512_set1_ps(shrink)));
+}
+
+// sums += weights v for `count` keys
+static void gather(const Row *row, State *state, const bf16 *values, i64 count, int lower) {
+    for (i64 d = 0; d < row->size; d += 32) {
+        _tile_loadd(0, &state->sums[0][d], SIZE * 4);
+        _tile_loadd(1, &state->sums[0][d + 16], SIZE * 4);
+        if (lower) {
+            _tile_loadd(2, &state->sums[16][d], SIZE * 4);
+            _tile_loadd(3, &state->sums[16][d + 16], SIZE * 4);
+        }
+        for (i64 key = 0; key < count; key += 32) {
+            const bf16 *tile = values + key * row->size + d * 32;
+            _tile_loadd(4, &state->weights[0][key], KEYS * 2);
+            _tile_loadd(6, tile, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(7, tile + TILE, 64);
+            _tile_dpbf16ps(1, 4, 7);
+            if (lower) {
+                _tile_loadd(5, &state->weights[16][key], KEYS * 2);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+        _tile_stored(0, &state->sums[0][d], SIZE * 4);
+        _tile_stored(1, &state->sums[0][d + 16], SIZE * 4);
+        if (lower) {
+            _tile_stored(2, &state->sums[16][d], SIZE * 4);
+            _tile_stored(3, &state->sums[16][d + 16], SIZE * 4);
+        }
+    }
+}
+
+static void attend(const Row *row, i64 head, i64 query, i64 token) {
+    const int count = (int)min64(QUERIES, row->tokens - token);
+    const int upper = count < 16 ? count : 16, lower = count - upper;
+    const i64 column = (head * row->queries + query) * row->size;
+    const bf16 *q = row->q + token * row->q_stride + column;
+    const i64 end = row->start + token + count;  // of what the last of them sees
+    State state;
+    for (int i = 0; i < count; i++) {
+        state.largest[i] = -INFINITY;
+        state.total[i] = 0;
+        memset(state.sums[i], 0, row->size * sizeof(float));
+    }
+    configure_tiles(upper, lower);
+    for (i64 key = 0; key < end; key += KEYS) {
+        const i64 keys = min64(KEYS, up_to(end - key, 32));
+        score(row, &state, q, packed_keys(row, head) + key * row->size, keys, lower);
+        for (int i = 0; i < count; i++)
+            weigh(row, &state, i, row->start + token + i + 1 - key, keys);
+        gather(row, &state, packed_values(row, head) + key * row->size, keys, lower);
+    }
+    const i64 width = row->kv_heads * row->queries * row->size;
+    for (int i = 0; i < count; i++)
+        for (i64 d = 0; d < row->size; d += 16)
+            store_bf16(row->out + (token + i) * width + column + d,
+                       _mm512_mul_ps(_mm512_loadu_ps(&state.sums[i][d]),
+                                     _mm512_set1_ps(1.0f / state.total[i])));
+}
+
+// q [tokens][q_stride] -> out [tokens][kv_heads * queries * size]; planes as in decode.c; scratch
+// holds 2 * kv_heads * size numbers for each token of the context, rounded up to 32 tokens.
+void pie_attend_causal(const bf16 *q, const bf16 *planes, const int32_t *pages, bf16 *scratch,
+                       bf16 *out, i64 tokens, i64 start, i64 q_stride, i64 kv_heads, i64 queries,
+                       i64 size, i64 plane, i64 page_size, float scale) {
+    const Row row = {q,        planes,  pages, scratch, out,       tokens, start, q_stride,
+                     kv_heads, queries, size,  plane,   page_size, scale};
+    const i64 blocks = padded_context(&row) / 32, chunks = up_to(tokens, QUERIES) / QUERIES;
+#pragma omp parallel num_threads(pie_threads)
+    {
+#pragma omp for collapse(2) schedule(static)
+        for (i64 head = 0; head < kv_heads; head++)
+            for (i64 block = 0; block < blocks; block++) {
+                pack_keys(&row, head, block * 32);
+                pack_values(&row, head, block * 32);
+            }
+        // The last tokens see most: they come first, so that the short ones even out the end.
+#pragma omp for collapse(3) schedule(dynamic)
+        for (i64 head = 0; head < kv_heads; head++)
+            for (i64 chunk = chunks - 1; chunk >= 0; chunk--)
+                for (i64 query = 0; query < queries; query++)
+                    attend(&row, head, query, chunk * QUERIES);
+        _tile_release();
+    }
+}
+#endif

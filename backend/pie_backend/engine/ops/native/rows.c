@@ -1,0 +1,82 @@
+// What is done to each token by itself: norms, rotary positions, keys and values to their pages.
+#include "common.h"
+
+int pie_threads = 1;
+
+void pie_set_threads(int threads) { pie_threads = threads; }
+
+#if HAS_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+
+int pie_allow_amx(void) { return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0; }
+#else
+int pie_allow_amx(void) { return 0; }
+#endif
+
+// Below so many numbers, waking other threads costs more than they save.
+enum { WORTH_SHARING = 1 << 15 };
+
+static float sum_of_squares(const bf16 *x, i64 size) {
+    __m512 sum = _mm512_setzero_ps();
+    for (i64 i = 0; i < size; i += 16) {
+        const __m512 part = load_bf16_masked(first(size - i), x + i);
+        sum = _mm512_fmadd_ps(part, part, sum);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
+// y = x / sqrt(mean(x^2) + eps) * weight, row by row
+void pie_rms_norm(const bf16 *x, const bf16 *weight, bf16 *y, i64 rows, i64 size, float eps) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (rows * size > WORTH_SHARING)
+    for (i64 row = 0; row < rows; row++) {
+        const bf16 *from = x + row * size;
+        const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(sum_of_squares(from, size) / size + eps));
+        for (i64 i = 0; i < size; i += 16) {
+            const __mmask16 mask = first(size - i);
+            const __m512 scaled = _mm512_mul_ps(load_bf16_masked(mask, from + i), scale);
+            store_bf16_masked(y + row * size + i, mask,
+                              _mm512_mul_ps(scaled, load_bf16_masked(mask, weight + i)));
+        }
+    }
+}
+
+// One head in place: normalised where it has a norm, then every pair (2i, 2i + 1) turned.
+static void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps) {
+    const float scale = norm ? 1.0f / sqrtf(sum_of_squares(x, size) / size + eps) : 1.0f;
+    for (i64 i = 0; i < size; i += 16) {
+        const __mmask16 mask = first(size - i);
+        __m512 value = _mm512_mul_ps(load_bf16_masked(mask, x + i), _mm512_set1_ps(scale));
+        if (norm) value = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(mask, norm + i));
+        const __m512 turn = _mm512_maskz_loadu_ps(mask, turns + i);
+        const __m512 cosines = _mm512_moveldup_ps(turn), sines = _mm512_movehdup_ps(turn);
+        const __m512 swapped = _mm512_permute_ps(value, 0xb1);
+        value = _mm512_fmaddsub_ps(value, cosines, _mm512_mul_ps(swapped, sines));
+        store_bf16_masked(x + i, mask, value);
+    }
+}
+
+// qkv [tokens][stride]: query and key heads first. norms float32 [heads][size] or null, turns
+// float32 [positions][size]: the complex rotation of each pair.
+void pie_place(bf16 *qkv, const float *norms, const float *turns, const i64 *positions, i64 tokens,
+               i64 stride, i64 heads, i64 size, float eps) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
+    for (i64 token = 0; token < tokens; token++)
+        for (i64 head = 0; head < heads; head++)
+            place_head(qkv + token * stride + head * size, norms ? norms + head * size : 0,
+                       turns + positions[token] * size, size, eps);
+}
+
+// k, v [tokens][stride] to the planes of a layer, [2][heads][plane]; slots count tokens.
+void pie_write(const bf16 *k, const bf16 *v, bf16 *planes, const i64 *slots, i64 tokens, i64 stride,
+               i64 heads, i64 size, i64 plane) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
+    for (i64 token = 0; token < tokens; token++)
+        for (i64 head = 0; head < heads; head++) {
+            const i64 from = token * stride + head * size, to = slots[token] * size;
+            memcpy(planes + head * plane + to, k + from, size * sizeof(bf16));
+            memcpy(planes + (heads + head) * plane + to, v + from, size * sizeof(bf16));
+        }
+}

@@ -33,6 +33,9 @@ QUESTIONS = {
     "speculation": "benchmarks.questions.speculation:Speculation",
     "tax": "benchmarks.questions.tax:Tax",
     "host_calls": "benchmarks.questions.host_calls:HostCalls",
+    "launches": "benchmarks.questions.launches:Launches",
+    "idle_memory": "benchmarks.questions.idle_memory:IdleMemory",
+    "scheduler_step": "benchmarks.questions.scheduler_step:SchedulerStep",
 }
 """Name -> module:class. Read when it is asked, so that none needs what another imports."""
 

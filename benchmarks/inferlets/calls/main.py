@@ -151,9 +151,7 @@ CASES: dict[str, Callable[[Bench], Call]] = {
     ),
     "contexts.context.fork, drop": lambda bench: dropped(bench.context().fork),
     "contexts.context.length": lambda bench: bench.context().length,
-    "contexts.context.tokens, 8": lambda bench: (
-        lambda context=bench.context(): context.tokens(0, 8)
-    ),
+    "contexts.context.tokens, 8": lambda bench: partial(bench.context().tokens, 0, 8),
     "contexts.context.append, truncate": append,
     "contexts.context.set-visible": set_visible,
     "contexts.context.flush, computed": flush,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.machine import this_machine
-from benchmarks.question import Question
+from benchmarks.question import Question, Unanswerable
 from benchmarks.report import Report, write
 
 
@@ -22,7 +23,10 @@ def main() -> None:
     module, cls = asked.target.split(":")
     question: Question = getattr(import_module(module), cls)()
     begun = time.monotonic()
-    answer = question.answer(quick=asked.quick)
+    try:
+        answer = question.answer(quick=asked.quick)
+    except Unanswerable as reason:
+        sys.exit(f"{question.name}: {reason}")
     report = Report(
         name=question.name,
         title=answer.title,
@@ -35,6 +39,7 @@ def main() -> None:
         took_s=round(time.monotonic() - begun, 1),
         machine=this_machine(),
         measured=answer.measured,
+        targets=answer.targets,
     )
     write(report, answer, asked.out)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from benchmarks.numbers import number, ratio
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -14,11 +16,11 @@ BLUE, SKY, ORANGE, GREEN, GREY = "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#9
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", SKY, "#D55E00", "#F0E442", "#000000")
 
 
-def colour(name: str) -> str:
-    """Pie's own are blue, the one that everything is compared with is orange, others are grey."""
-    if name.startswith("Pie"):
-        return BLUE
-    return ORANGE if "vLLM" in name else GREY
+def colour(name: str, reference: str | None = None) -> str:
+    """The one that everything is compared with is orange, Pie's own are blue, others are grey."""
+    if name == reference:
+        return ORANGE
+    return BLUE if name.startswith("Pie") else GREY
 
 
 def bars(
@@ -34,7 +36,7 @@ def bars(
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         shown = [values.get(name, 0.0) for name in names]
-        axis.barh(names, shown, color=[colour(name) for name in names], height=0.7)
+        axis.barh(names, shown, color=[colour(name, reference) for name in names], height=0.7)
         base = values.get(reference) if reference else None
         for place, value in enumerate(shown):
             axis.text(value, place, f" {_label(value, base)}", va="center", fontsize=9)
@@ -52,11 +54,8 @@ def curves(
 ) -> None:
     """Lines over two logarithmic axes, with the powers of two written out below."""
     marks = "osD^v*"
-    for number, (name, points) in enumerate(series.items()):
-        mark = marks[number % len(marks)]
-        axis.plot(
-            *zip(*points.items(), strict=True), marker=mark, color=PALETTE[number], label=name
-        )
+    for (name, points), mark, shade in zip(series.items(), marks, PALETTE, strict=False):
+        axis.plot(*zip(*points.items(), strict=True), marker=mark, color=shade, label=name)
     ticks = sorted({x for points in series.values() for x in points})
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
@@ -66,10 +65,6 @@ def curves(
     axis.grid(visible=True, which="both", alpha=0.25, linewidth=0.5)
     axis.legend(fontsize=8, frameon=False)
     _plain(axis)
-
-
-def ratio(value: float, reference: float) -> str:
-    return f"{value / reference:.2f}x"
 
 
 def cells(panels: Mapping[str, Mapping[str, float]], reference: str | None) -> list[list[str]]:
@@ -83,8 +78,7 @@ def cells(panels: Mapping[str, Mapping[str, float]], reference: str | None) -> l
 def _label(value: float, base: float | None) -> str:
     if not value:
         return "-"
-    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{number} ({ratio(value, base)})" if base else number
+    return f"{number(value)} ({ratio(value / base)})" if base else number(value)
 
 
 def _power(x: int) -> str:

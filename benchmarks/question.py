@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from benchmarks.targets import Target
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -21,8 +23,14 @@ class Answer:
     """Every sample behind the table, for JSON: what a reader needs to check it."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know to read the table right, losses and their reasons included."""
+    targets: list[Target] = field(default_factory=list)
+    """What was promised of this, for the summary."""
     draw: Callable[[Figure], None] | None = None
     """Draws the picture into an empty matplotlib figure."""
+
+
+class Unanswerable(Exception):
+    """It cannot be asked here; the message says what to do about it."""
 
 
 class Question(Protocol):

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
+from benchmarks import targets
 from benchmarks.machine import Machine
 from benchmarks.question import Answer
+from benchmarks.targets import Target
 
 _PAGE = """# What `make bench` measured
 
@@ -35,24 +37,34 @@ class Report(msgspec.Struct, frozen=True):
     took_s: float
     machine: Machine
     measured: dict[str, Any]
+    targets: list[Target] = []
 
     def table(self) -> Table:
-        caption = "\n".join(self.notes) or None
-        shown = Table(title=self.title, caption=caption, caption_justify="left")
-        for number, column in enumerate(self.columns):
-            shown.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row in self.rows:
-            shown.add_row(*row)
-        return shown
+        return _table(self.title, self.columns, self.rows, self.notes)
 
     def markdown(self) -> str:
-        rule = "|".join("---:" if number else "---" for number in range(len(self.columns)))
-        lines = [f"## {self.name}", f"{self.title}", ""]
-        lines += [_line(self.columns), f"|{rule}|", *map(_line, self.rows), ""]
+        lines = [f"## {self.name}", f"{self.title}", "", *_markdown(self.columns, self.rows), ""]
         if self.has_picture:
             lines += [f"![{self.title}]({self.name}.png)", ""]
         lines += [f"- {note}" for note in self.notes]
-        lines += ["", f"*{self.asked_on}{', quick' * self.quick}. {self.machine.line}.*"]
+        when = f"{self.asked_on}{', quick' * self.quick}, {self.took_s:.0f} s"
+        lines += ["", f"*{when}. {self.machine.line}.*"]
+        return "\n".join(lines)
+
+
+class Summary:
+    """All targets in one table, those of questions that failed as failed."""
+
+    def __init__(self, reports: list[Report], failed: Iterable[str] = ()) -> None:
+        self.title = targets.headline(target for one in reports for target in one.targets)
+        self.rows = [target.row(one.name) for one in reports for target in one.targets]
+        self.rows += [[name, *[""] * (len(targets.COLUMNS) - 2), "FAILED"] for name in failed]
+
+    def table(self) -> Table:
+        return _table(self.title, targets.COLUMNS, self.rows, [])
+
+    def markdown(self) -> str:
+        lines = [f"## Summary: {self.title}", "", *_markdown(targets.COLUMNS, self.rows)]
         return "\n".join(lines)
 
 
@@ -75,8 +87,22 @@ def read(name: str, out: Path) -> Report:
 def write_page(names: Iterable[str], out: Path) -> None:
     """`README.md` of every answer that lies there, also of an earlier run, in the given order."""
     found = [read(name, out) for name in names if (out / f"{name}.json").is_file()]
-    parts = [_PAGE, *(report.markdown() for report in found)]
+    parts = [_PAGE, Summary(found).markdown(), *(report.markdown() for report in found)]
     (out / "README.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]], notes: list[str]) -> Table:
+    shown = Table(title=title, caption="\n".join(notes) or None, caption_justify="left")
+    for number, column in enumerate(columns):
+        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> list[str]:
+    rule = "|".join("---:" if number else "---" for number in range(len(columns)))
+    return [_line(columns), f"|{rule}|", *map(_line, rows)]
 
 
 def _line(cells: list[str]) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from benchmarks.load import Load, Timing
 from benchmarks.machine import PEERS
+from benchmarks.question import Unanswerable
 
 _HERE = Path(__file__).parent
 _OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -24,6 +25,7 @@ class Worker:
     """Loads when it is made; the first run after that may compile."""
 
     def __init__(self, script: str, peer: str, settings: dict[str, Any], **env: str) -> None:
+        require(peer)
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [str(PEERS / peer / "bin/python"), str(_HERE / script), json.dumps(settings)],
@@ -62,6 +64,14 @@ class Worker:
         self._process.send_signal(signal.SIGCONT)
         self._process.communicate(timeout=60)
         self._log.close()
+
+
+def require(peer: str) -> None:
+    if not (PEERS / peer / ".complete").is_file():
+        raise Unanswerable(
+            f"{peer} is not installed under {PEERS}. `make bench` installs it, and so does "
+            "benchmarks/peers/setup.sh; --quick asks without peers."
+        )
 
 
 def _environment() -> dict[str, str]:

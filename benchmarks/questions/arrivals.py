@@ -16,6 +16,7 @@ from benchmarks.peers import worker
 from benchmarks.question import Answer
 from benchmarks.questions.decode import VLLM, Run
 from benchmarks.rounds import take_turns
+from benchmarks.targets import ratio
 
 NUM_REQUESTS = 32
 PROMPT_TOKENS = 128
@@ -61,7 +62,7 @@ def _turn(run: Run) -> Callable[[int], Timing]:
 
 
 def _answer(samples: dict[str, list[Timing]]) -> Answer:
-    waits = {name: _waits_ms(timings) for name, timings in samples.items()}
+    waits = {name: waits_ms(timings) for name, timings in samples.items()}
     paces = {name: _paces_ms(timings) for name, timings in samples.items()}
     panels = {
         "first token, p50": {name: quantile(values, 50) for name, values in waits.items()},
@@ -85,11 +86,16 @@ def _answer(samples: dict[str, list[Timing]]) -> Answer:
             "Pie is timed at its client: launching a program for each request, the socket and the "
             "tokenizer are in it. vLLM is timed inside its own engine loop, with nothing around it."
         ],
+        targets=[
+            ratio(what, values, (PIE, VLLM), 1.0, "ms")
+            for what, values in panels.items()
+            if what.startswith("first token")
+        ],
         draw=lambda figure: pictures.bars(figure, panels, "ms", reference),
     )
 
 
-def _waits_ms(timings: list[Timing]) -> list[float]:
+def waits_ms(timings: list[Timing]) -> list[float]:
     """From the arrival to the first token, of all requests of all rounds."""
     return [
         1e3 * (first_s - at_s)

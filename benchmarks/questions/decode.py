@@ -12,13 +12,16 @@ from benchmarks.contenders.bare_loop import BareLoop, pages_for
 from benchmarks.contenders.programs import Programs
 from benchmarks.load import Load, Timing
 from benchmarks.model import LARGE, SMALL, Shape, checkpoint, prompts
+from benchmarks.numbers import rows
 from benchmarks.peers import worker
 from benchmarks.question import Answer
 from benchmarks.rounds import take_turns
+from benchmarks.targets import ratio
 
 PROMPT_TOKENS = 128
 MAX_TOKENS = 256
 VLLM = "vLLM"
+PROGRAMS = "Pie, programs"
 
 Run = Callable[[Load], Timing]
 
@@ -27,9 +30,13 @@ class Decode:
     name = "decode"
     shape: Shape = SMALL
     parameters = "88M"
+    ahead = 1.5
+    """By how much programs are to be faster than vLLM."""
+    quick_size: tuple[tuple[int, ...], int] = (1, 8), 32
 
     def answer(self, *, quick: bool) -> Answer:
-        widths, new_tokens, rounds = ((1, 8), 32, 1) if quick else ((1, 8, 32), 128, 3)
+        widths, new_tokens = self.quick_size if quick else ((1, 8, 32), 128)
+        rounds = 1 if quick else 3
         samples: dict[int, dict[str, list[float]]] = {}
         with ExitStack() as stack:
             contenders = self._start(stack, max(widths), quick)
@@ -47,7 +54,7 @@ class Decode:
         programs = stack.enter_context(closing(Programs(model, pages)))
         contenders: dict[str, Run] = {
             "Pie, the engine's bare loop": stack.enter_context(closing(BareLoop(model, pages))).run,
-            "Pie, programs": programs.run,
+            PROGRAMS: programs.run,
             "Pie, programs streamed by the token": programs.run_streamed,
         }
         if quick:
@@ -76,9 +83,7 @@ class Decode:
 
     def _answer(self, samples: dict[int, dict[str, list[float]]], new_tokens: int) -> Answer:
         medians = {
-            f"{width} {'row' if width == 1 else 'rows'}": {
-                name: median(values) for name, values in by_name.items()
-            }
+            rows(width): {name: median(values) for name, values in by_name.items()}
             for width, by_name in samples.items()
         }
         reference = VLLM if VLLM in next(iter(medians.values())) else None
@@ -89,7 +94,10 @@ class Decode:
             columns=["", *medians],
             rows=pictures.cells(medians, reference),
             measured={"tokens_per_s": samples},
-            notes=[],
+            targets=[
+                ratio(label, values, (PROGRAMS, VLLM), self.ahead, "tokens/s")
+                for label, values in medians.items()
+            ],
             draw=lambda figure: pictures.bars(figure, medians, "tokens/s", reference),
         )
 
@@ -98,3 +106,5 @@ class DecodeLarge(Decode):
     name = "decode_06b"
     shape = LARGE
     parameters = "0.6B"
+    ahead = 1.3
+    quick_size = (1,), 16

@@ -15,10 +15,12 @@ from benchmarks.peers import worker
 from benchmarks.question import Answer
 from benchmarks.questions.decode import VLLM, Run
 from benchmarks.rounds import take_turns
+from benchmarks.targets import ratio
 
 MODELS = {"88M": SMALL, "0.6B": LARGE}
 PROMPT_TOKENS = 2048
 MAX_TOKENS = PROMPT_TOKENS + 64
+PIE = "Pie, a program"
 
 
 class Prefill:
@@ -40,6 +42,10 @@ class Prefill:
             columns=["", *medians],
             rows=pictures.cells(medians, reference),
             measured={"seconds": samples},
+            targets=[
+                ratio(label, values, (PIE, VLLM), 1.0, "tokens/s")
+                for label, values in medians.items()
+            ],
             draw=lambda figure: pictures.bars(figure, medians, "tokens/s", reference),
         )
 
@@ -58,7 +64,7 @@ def _start(stack: ExitStack, shape: Shape, quick: bool) -> dict[str, Run]:
     pages = 2 * pages_for(MAX_TOKENS)
     contenders: dict[str, Contender] = {
         "Pie, the engine's bare loop": BareLoop(model, pages),
-        "Pie, a program": Programs(model, pages),
+        PIE: Programs(model, pages),
     }
     if not quick:
         peers: dict[str, Contender] = {

@@ -109,7 +109,7 @@ def _answer(curves: dict[tuple[str, str], Curve]) -> Answer:
         key: {point: median(samples) for point, samples in curve.items()}
         for key, curve in curves.items()
     }
-    rows = [row for key, curve in medians.items() for row in _rows(*key, curve)]
+    rows = [row for key, curve in medians.items() for row in rows_of(*key, curve)]
     steep = [f"{row[0]} at {row[1]}: {row[3]}" for row in rows if row[4]]
     return Answer(
         title="Microseconds per token as there is more of everything, 88M, bfloat16 (medians)",
@@ -125,7 +125,7 @@ def _answer(curves: dict[tuple[str, str], Curve]) -> Answer:
     )
 
 
-def _rows(what: str, how: str, curve: dict[int, float]) -> list[list[str]]:
+def rows_of(what: str, how: str, curve: dict[int, float]) -> list[list[str]]:
     rows: list[list[str]] = []
     before = 0.0
     for point, us in curve.items():

@@ -1,14 +1,15 @@
-"""What guessing from repetitions saves, on the embedded model.
-
-CPU time of one thread, so that other work on the machine disturbs the ratio little.
-"""
+"""What guessing from repetitions saves, on the embedded model, and what it costs in vain."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from random import Random
 
+from benchmarks import pictures
+from benchmarks.chats import CHATS
+from benchmarks.numbers import ratio, rows
 from benchmarks.question import Answer
 from benchmarks.rounds import take_turns
 from pie_backend.base import Backend
@@ -23,73 +24,31 @@ from pie_daemon.scheduler.state import SchedulerState
 
 WIDTHS = (1, 8)
 NUM_PROMPTS = 8
-ROUNDS = 5
-_NOUNS = "apple river stone garden window bread forest paper silver candle bridge spoon".split()
-_NAMES = "Anna Ben Clara David Emma Felix Greta Henry".split()
-_CITIES = "Berlin Paris Rome Madrid Vienna Oslo Lisbon Prague".split()
-
-Chat = list[dict[str, str]]
+MAX_TOKENS = 64
+PLAIN, GUESSED = "without guesses", "guessed"
+WAYS = {PLAIN: None, GUESSED: DraftParams()}
 
 
-def copying(rng: Random) -> Chat:
-    return [_user(f"Repeat these words: {' '.join(rng.sample(_NOUNS, 6))}")]
-
-
-def extraction(rng: Random) -> Chat:
-    """The third of three sentences: the shape of the answer is there already."""
-    chat: Chat = []
-    for _ in range(3):
-        name, city, age = rng.choice(_NAMES), rng.choice(_CITIES), rng.randint(20, 80)
-        question = f"{name} is {age} years old and lives in {city}."
-        chat.append(_user(f"Extract name, age and city as JSON: {question}"))
-        answer = f'{{"name": "{name}", "age": {age}, "city": "{city}"}}'
-        chat.append({"role": "assistant", "content": answer})
-    return chat[:-1]
-
-
-def story(rng: Random) -> Chat:
-    """Nothing to copy: what guessing costs."""
-    return [_user(f"Tell me a story about {rng.choice(_NAMES)} and a {rng.choice(_NOUNS)}.")]
-
-
-TASKS = {"copying words": copying, "extracting JSON": extraction, "a story": story}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
+    """All prompts of one task; prefill is not counted."""
+
     tokens: list[list[int]]
     num_steps: int
     """Of each generation on its own, added up."""
     cpu_s: float
     acceptance: float
 
+    @property
+    def tokens_per_step(self) -> float:
+        return (sum(map(len, self.tokens)) - len(self.tokens)) / self.num_steps
+
     def __str__(self) -> str:
         return f"{self.cpu_s:.2f} CPU s"
 
 
-def run(backend: Backend, prompts: list[list[int]], width: int, drafts: DraftParams | None) -> Run:
-    """All prompts, `width` at a time; prefill is not counted."""
-    state = SchedulerState(backend.info, SchedulerConfig(), lambda token: b"", time.monotonic)
-    tokens, num_rows, cpu_s = [], 0, 0.0
-    for start in range(0, len(prompts), width):
-        requests = []
-        for prompt in prompts[start : start + width]:
-            context = state.create_context("bench")
-            state.append(context, prompt)
-            params = GenerateParams(max_tokens=64, chunk_tokens=0, drafts=drafts)
-            requests.append(state.generate(context, params))
-        first = state.decide()
-        assert first is not None
-        state.complete(backend.execute(first))
-        begun = time.process_time()
-        while (batch := state.decide()) is not None:
-            num_rows += len(batch.rows)
-            state.complete(backend.execute(batch))
-        cpu_s += time.process_time() - begun
-        chunks = [state.take(request) for request in requests]
-        tokens += [chunk.tokens for chunk in chunks if chunk is not None]
-        state.drop_owner("bench")
-    return Run(tokens, num_rows, cpu_s, state.counters.draft_acceptance)
+Runs = dict[tuple[str, int], dict[str, list[Run]]]
+"""By task and width, then by way."""
 
 
 class Speculation:
@@ -99,58 +58,108 @@ class Speculation:
         config = BackendConfig(
             name="bench", dtype="float32", placement="inline", kv_pages=512, num_threads=1
         )
-        backend = create_backend(config)
-        tokenizer = Tokenizer(resolve("crumb"))
-        rounds = 1 if quick else ROUNDS
-        rows, measured = [], {}
-        for label, task in TASKS.items():
-            source = Random(0)
-            chats = [task(source) for _ in range(NUM_PROMPTS)]
-            prompts = [tokenizer.apply_chat_template(chat, None, True) for chat in chats]
-            for width in WIDTHS:
-                runs = _both(backend, prompts, width, rounds)
-                rows.append([label, str(width), *_cells(runs, len(prompts))])
-                measured[f"{label}, {width}"] = {
-                    way: [run.cpu_s for run in made] for way, made in runs.items()
-                }
-        backend.close()
-        return Answer(
-            title=f"Guessing from repetitions: crumb, float32, greedy, 1 thread; best of {rounds}",
-            columns=["", "rows", "tokens", "tokens/step of a row", "accepted", "CPU time"],
-            rows=rows,
-            measured={"cpu_s": measured},
-            notes=[
-                "The tokens are those without guesses, which is asserted; prefill is not counted."
-            ],
-        )
+        with closing(create_backend(config)) as backend:
+            runs: Runs = {
+                (task, width): _both(backend, task, width, 1 if quick else 5)
+                for task in CHATS
+                for width in WIDTHS
+            }
+        return _answer(runs)
 
 
-def _both(
-    backend: Backend, prompts: list[list[int]], width: int, rounds: int
-) -> dict[str, list[Run]]:
-    runs = take_turns(
-        {
-            "plain": lambda _: run(backend, prompts, width, None),
-            "guessed": lambda _: run(backend, prompts, width, DraftParams()),
-        },
-        rounds,
-        f"speculation, {width} rows",
-    )
-    assert runs["plain"][0].tokens == runs["guessed"][0].tokens
+def _both(backend: Backend, task: str, width: int, rounds: int) -> dict[str, list[Run]]:
+    asked = _prompts(task)
+    turns = {
+        way: lambda _, drafts=drafts: _run(backend, asked, width, drafts)
+        for way, drafts in WAYS.items()
+    }
+    runs = take_turns(turns, rounds, f"speculation, {task}, {width} rows")
+    assert runs[PLAIN][0].tokens == runs[GUESSED][0].tokens
     return runs
 
 
-def _cells(runs: dict[str, list[Run]], num_prompts: int) -> list[str]:
-    guessed = runs["guessed"][0]
-    drawn = sum(map(len, guessed.tokens)) - num_prompts
-    plain_s, guessed_s = (min(one.cpu_s for one in made) for made in runs.values())
+def _prompts(task: str) -> list[list[int]]:
+    source, tokenizer = Random(0), Tokenizer(resolve("crumb"))
+    chats = [CHATS[task](source) for _ in range(NUM_PROMPTS)]
+    return [tokenizer.apply_chat_template(chat, None, True) for chat in chats]
+
+
+def _run(backend: Backend, asked: list[list[int]], width: int, drafts: DraftParams | None) -> Run:
+    """`width` prompts at a time, through the scheduler."""
+    state = SchedulerState(backend.info, SchedulerConfig(), lambda token: b"", time.monotonic)
+    tokens: list[list[int]] = []
+    num_steps, cpu_s = 0, 0.0
+    for start in range(0, len(asked), width):
+        requests = [_start(state, prompt, drafts) for prompt in asked[start : start + width]]
+        _step(state, backend)
+        begun = time.process_time()
+        while num_rows := _step(state, backend):
+            num_steps += num_rows
+        cpu_s += time.process_time() - begun
+        chunks = [state.take(request) for request in requests]
+        tokens += [chunk.tokens for chunk in chunks if chunk is not None]
+        state.drop_owner("bench")
+    return Run(tokens, num_steps, cpu_s, state.counters.draft_acceptance)
+
+
+def _start(state: SchedulerState, prompt: list[int], drafts: DraftParams | None) -> int:
+    context = state.create_context("bench")
+    state.append(context, prompt)
+    return state.generate(
+        context, GenerateParams(max_tokens=MAX_TOKENS, chunk_tokens=0, drafts=drafts)
+    )
+
+
+def _step(state: SchedulerState, backend: Backend) -> int:
+    """The rows of one batch; 0 when there is nothing to compute."""
+    batch = state.decide()
+    if batch is None:
+        return 0
+    state.complete(backend.execute(batch))
+    return len(batch.rows)
+
+
+def _answer(runs: Runs) -> Answer:
+    panels = {
+        rows(width): {PLAIN: 1.0, **{f"Pie, {task}": _gain(runs[task, width]) for task in CHATS}}
+        for width in WIDTHS
+    }
+    return Answer(
+        title="How much faster guessing from repetitions is: crumb, float32, greedy, CPU time of "
+        "1 thread (the best run of each)",
+        columns=["", *panels, "tokens a step of a row", "guesses that came true", "tokens"],
+        rows=[_row(task, panels, runs[task, 1][GUESSED][0]) for task in CHATS],
+        measured={
+            f"{task}, {rows(width)}": {
+                way: [_sample(run) for run in made] for way, made in of.items()
+            }
+            for (task, width), of in runs.items()
+        },
+        notes=[
+            "The tokens are those without guesses, which is asserted. CPU time, so that other work "
+            "on the machine disturbs the ratio little.",
+            "A story repeats nothing: what it loses is why guessing is off unless asked for.",
+        ],
+        draw=lambda figure: pictures.bars(figure, panels, "times as fast", PLAIN),
+    )
+
+
+def _row(task: str, panels: dict[str, dict[str, float]], guessed: Run) -> list[str]:
+    gains = [ratio(panel[f"Pie, {task}"]) for panel in panels.values()]
+    num_tokens = sum(map(len, guessed.tokens))
     return [
-        str(drawn),
-        f"{drawn / guessed.num_steps:.2f}",
+        task,
+        *gains,
+        f"{guessed.tokens_per_step:.2f}",
         f"{guessed.acceptance:.0%}",
-        f"{guessed_s / plain_s:.2f}x",
+        str(num_tokens),
     ]
 
 
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
+def _gain(runs: dict[str, list[Run]]) -> float:
+    plain_s, guessed_s = (min(run.cpu_s for run in runs[way]) for way in WAYS)
+    return plain_s / guessed_s
+
+
+def _sample(run: Run) -> dict[str, object]:
+    return {name: value for name, value in asdict(run).items() if name != "tokens"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -16,6 +18,7 @@ from benchmarks.report import Report, read, write, write_page
 from benchmarks.rounds import take_turns
 from support import guests
 
+SPEED = "support.questions:Speed"
 MACHINE = Machine("A Processor", ["amx_bf16"], 2, 24, {"torch": "2.13.0"})
 
 
@@ -88,6 +91,44 @@ def test_a_question_that_fails_is_said_and_does_not_end_the_run(
 
     assert 1 == bench.main()
     assert "FAILED: wrong" in capsys.readouterr().err
+
+
+def test_the_run_ends_with_every_target_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of a question that failed cannot be overlooked."""
+    monkeypatch.setattr(bench, "QUESTIONS", {"speed": SPEED, "wrong": "benchmarks:Nothing"})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--out", str(tmp_path)])
+
+    assert 1 == bench.main()
+    summary = capsys.readouterr().out.split("1 of 1 targets met")[1]
+    assert re.search(r"speed, 1 row .* 2.00x .* >= 1.50x .* yes", summary)
+    assert re.search(r"wrong .* FAILED", summary)
+
+
+def test_answers_are_printed_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else goes to stdout, whatever the question prints."""
+    monkeypatch.setattr(bench, "QUESTIONS", {"speed": SPEED})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--json", "--out", str(tmp_path)])
+
+    assert 0 == bench.main()
+    [read] = json.loads(capfd.readouterr().out)
+    assert ("speed", 2.0) == (read["name"], read["targets"][0]["result"])
+
+
+def test_a_question_that_cannot_be_asked_says_why_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a trace, which would help nobody who only lacks a peer."""
+    monkeypatch.setattr(bench, "QUESTIONS", {"lost": "support.questions:Lost"})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--out", str(tmp_path)])
+
+    assert 1 == bench.main()
+    said = capfd.readouterr().err
+    assert "lost: install it first" in said
+    assert "Traceback" not in said
 
 
 def test_help_names_what_can_be_asked() -> None:

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.load import Load, Timing
 from benchmarks.peers import worker
 from benchmarks.peers.worker import Worker
+from benchmarks.question import Unanswerable
 from support.waiting import until
 
 PEER = """
@@ -31,6 +32,7 @@ for line in sys.stdin:
 def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     (tmp_path / "peer/bin").mkdir(parents=True)
     (tmp_path / "peer/bin/python").symlink_to(sys.executable)
+    (tmp_path / "peer/.complete").touch()
     (tmp_path / "script.py").write_text(PEER)
     monkeypatch.setattr(worker, "PEERS", tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
@@ -61,6 +63,17 @@ def test_a_peer_that_ends_is_reported_with_what_it_said(peer: Worker) -> None:
     """Its last words are what helps; they go to a file while it works."""
     with pytest.raises(RuntimeError, match="nothing to do"):
         peer.run(Load([], 4))
+
+
+def test_a_peer_that_is_not_installed_says_how_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an installation is none: only whoever has finished it says that it is complete."""
+    (tmp_path / "peer/bin").mkdir(parents=True)
+    monkeypatch.setattr(worker, "PEERS", tmp_path)
+
+    with pytest.raises(Unanswerable, match=r"`make bench` installs it, .*setup\.sh"):
+        Worker("script.py", "peer", {})
 
 
 def test_a_timing_without_all_tokens_is_refused() -> None:

@@ -1,0 +1,38 @@
+"""What questions make of their samples."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.load import Timing
+from benchmarks.questions import arrivals, scaling
+
+
+def test_waits_are_counted_from_the_arrival() -> None:
+    """A request that comes late has not waited before it came."""
+    schedule = arrivals.schedule()
+    timing = Timing(9.0, [], [at_s + 0.25 for at_s in schedule], [])
+
+    assert pytest.approx([250.0] * arrivals.NUM_REQUESTS) == arrivals.waits_ms([timing])
+
+
+def test_arrivals_are_the_same_for_everybody() -> None:
+    """The gaps are random, but not from one contender to the next; they only grow."""
+    assert arrivals.schedule() == arrivals.schedule() == sorted(arrivals.schedule())
+
+
+def test_quantiles_lie_within_what_was_measured() -> None:
+    """The 99th of a hundred and one is the last but one, not a guess beyond the largest."""
+    values = [float(value) for value in range(101)]
+
+    assert (50.0, 99.0) == (arrivals.quantile(values, 50), arrivals.quantile(values, 99))
+    assert 3.0 >= arrivals.quantile([1.0, 2.0, 3.0], 99)
+
+
+def test_growth_beyond_what_it_may_is_marked() -> None:
+    """More programs may not make a token dearer; twice the context may make it cost twice."""
+    programs = scaling.rows_of(scaling.PROGRAMS, "through the client", {1: 100, 2: 60, 4: 90})
+    contexts = scaling.rows_of(scaling.CONTEXTS, "decode", {128: 100, 256: 190, 512: 500})
+
+    assert ["", "", "*"] == [row[-1] for row in programs]
+    assert ["", "", "*"] == [row[-1] for row in contexts]

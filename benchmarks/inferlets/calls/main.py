@@ -187,5 +187,5 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
         begun, wall = time.perf_counter(), time.time()
         for _ in range(number):
             call()
-        us = (time.perf_counter() - begun) / number * 1e6
-        return {"us": us, "begun_s": wall, "ended_s": time.time()}
+        seconds = time.perf_counter() - begun
+        return {"seconds": seconds, "begun_s": wall, "ended_s": time.time()}

@@ -39,7 +39,8 @@ def bars(
         axis.barh(names, shown, color=[colour(name, reference) for name in names], height=0.7)
         base = values.get(reference) if reference else None
         for place, value in enumerate(shown):
-            axis.text(value, place, f" {_label(value, base)}", va="center", fontsize=9)
+            label = axis.text(value, place, f" {_label(value, base)}", va="center", fontsize=9)
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axis.set_xlim(0, max(shown, default=1) * 1.45 or 1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(unit, fontsize=9)
@@ -52,13 +53,17 @@ def bars(
 def curves(
     axis: Axes, series: Mapping[str, Mapping[int, float]], x_label: str, y_label: str
 ) -> None:
-    """Lines over two logarithmic axes, with the powers of two written out below."""
+    """Lines over two logarithmic axes, whose numbers are written out."""
     marks = "osD^v*"
     for (name, points), mark, shade in zip(series.items(), marks, PALETTE, strict=False):
         axis.plot(*zip(*points.items(), strict=True), marker=mark, color=shade, label=name)
+        for place in (min(points), max(points)):
+            spot = (place, points[place])
+            axis.annotate(number(spot[1]), spot, (0, 6), textcoords="offset points", fontsize=8)
     ticks = sorted({x for points in series.values() for x in points})
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    _write_out(axis)
     axis.set_xticks(ticks, [_power(x) for x in ticks], fontsize=8)
     axis.set_xlabel(x_label, fontsize=9)
     axis.set_ylabel(y_label, fontsize=9)
@@ -79,6 +84,15 @@ def _label(value: float, base: float | None) -> str:
     if not value:
         return "-"
     return f"{number(value)} ({ratio(value / base)})" if base else number(value)
+
+
+def _write_out(axis: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.margins(x=0.1, y=0.1)
 
 
 def _power(x: int) -> str:

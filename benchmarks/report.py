@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import msgspec
@@ -20,6 +21,9 @@ Written by `python -m benchmarks`; [performance.md](../performance.md) says how 
 Contenders of one table took turns in one run, on the same weights, threads and token counts.
 Ratios are the result: the times belong to the machine.
 """
+
+
+_LETTERS_PER_INCH = 11
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -75,6 +79,8 @@ def write(report: Report, answer: Answer, out: Path) -> None:
 
         figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
         answer.draw(figure)
+        width = round(_LETTERS_PER_INCH * figure.get_figwidth())
+        figure.suptitle(fill(answer.title, width), fontsize=11)
         figure.savefig(out / f"{report.name}.png")
     packed = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (out / f"{report.name}.json").write_bytes(packed + b"\n")

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from benchmarks import numbers
 from benchmarks.numbers import quantity
 
 Direction = Literal["at least", "at most"]
@@ -38,13 +39,17 @@ class Target(msgspec.Struct, frozen=True):
             else (self.result <= self.bound)
         )
 
+    @property
+    def _bound(self) -> str:
+        return numbers.ratio(self.bound) if self.unit == "x" else f"{self.bound:g} {self.unit}"
+
     def row(self, question: str) -> list[str]:
         return [
             f"{question}, {self.what}",
             self.pie,
             self.other,
             "" if self.result is None else quantity(self.result, self.unit),
-            f"{_SIGNS[self.direction]} {quantity(self.bound, self.unit)}",
+            f"{_SIGNS[self.direction]} {self._bound}",
             {True: "yes", False: "NO", None: "not asked"}[self.met],
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from statistics import median
@@ -9,12 +10,12 @@ from statistics import median
 from benchmarks import pictures
 from benchmarks.contenders.bare_loop import BareLoop, pages_for
 from benchmarks.load import Load
-from benchmarks.memory import read_gb_per_s
+from benchmarks.memory import read_s
 from benchmarks.model import LARGE, SMALL, Shape, checkpoint, prompts
 from benchmarks.peers import worker
 from benchmarks.question import Answer
 from benchmarks.questions.decode import VLLM, Run
-from benchmarks.rounds import say, take_turns
+from benchmarks.rounds import take_turns
 from benchmarks.targets import ratio
 
 MODELS = {"88M": SMALL, "0.6B": LARGE}
@@ -30,15 +31,10 @@ class Roofline:
     def answer(self, *, quick: bool) -> Answer:
         models = {"88M": SMALL} if quick else MODELS
         samples = {label: _samples(shape, label, quick) for label, shape in models.items()}
-        limits = {label: read_gb_per_s(shape.read_bytes) for label, shape in models.items()}
-        say(f"  {self.name}, memory: {limits} GB/s")
         panels = {
             f"{label}, {models[label].read_bytes / 1e6:,.0f} MB a token": {
-                LIMIT: limits[label],
-                **{
-                    name: models[label].read_bytes / median(times) / 1e9
-                    for name, times in by_name.items()
-                },
+                name: models[label].read_bytes / median(times) / 1e9
+                for name, times in by_name.items()
             }
             for label, by_name in samples.items()
         }
@@ -47,10 +43,10 @@ class Roofline:
             "(medians; ratio to the memory's own speed)",
             columns=["", *panels],
             rows=pictures.cells(panels, LIMIT),
-            measured={"seconds_per_token": samples, "read_gb_per_s": limits},
+            measured={"seconds_per_token": samples},
             notes=[
-                "The limit is the fastest of eight readings of a buffer as large as the weights, "
-                "with a thread for each core. Caches count on both sides."
+                "The memory takes its turn too: the fastest of eight readings of a buffer as large "
+                "as the weights, with a thread for each core. Caches count on both sides."
             ],
             targets=[
                 ratio(label, values, (PIE, LIMIT), 0.6, "GB/s") for label, values in panels.items()
@@ -67,7 +63,8 @@ def _samples(shape: Shape, label: str, quick: bool) -> dict[str, list[float]]:
         if not quick:
             vllm = worker.vllm(model, PROMPT_TOKENS + NEW_TOKENS, 1)
             runs[VLLM] = stack.enter_context(closing(vllm)).run
-        turns = {name: partial(_s_per_token, run, shape) for name, run in runs.items()}
+        turns: dict[str, Callable[[int], float]] = {LIMIT: lambda number: read_s(shape.read_bytes)}
+        turns |= {name: partial(_s_per_token, run, shape) for name, run in runs.items()}
         return take_turns(turns, 2 if quick else 5, f"roofline, {label}")
 
 

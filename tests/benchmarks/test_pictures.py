@@ -15,15 +15,15 @@ PANELS = {
 def test_cells_have_the_value_and_the_ratio_to_the_reference() -> None:
     """Three digits are enough; what was not measured is a dash."""
     assert [
-        ["vLLM", "50 (1.00x)", "1,200 (1.00x)"],
-        ["Pie, programs", "75 (1.50x)", "900 (0.75x)"],
+        ["vLLM", "50.0 (1.00x)", "1,200 (1.00x)"],
+        ["Pie, programs", "75.0 (1.50x)", "900 (0.75x)"],
         ["other", "-", "12.3 (0.01x)"],
     ] == pictures.cells(PANELS, "vLLM")
 
 
 def test_without_a_reference_there_are_no_ratios() -> None:
     """A quick run has no peer to be compared with."""
-    assert ["50", "1,200"] == pictures.cells(PANELS, None)[0][1:]
+    assert ["50.0", "1,200"] == pictures.cells(PANELS, None)[0][1:]
 
 
 def test_bars_are_labelled_as_the_cells_are() -> None:

@@ -37,7 +37,7 @@ def test_what_needs_a_peer_is_open_without_one() -> None:
     target = ratio("1 row", {"Pie": 90.0}, SIDES, 1.5, "tokens/s")
 
     assert target.met is None
-    assert ["90 tokens/s", "", "", ">= 1.50x", "not asked"] == target.row("decode")[1:]
+    assert ["90.0 tokens/s", "", "", ">= 1.50x", "not asked"] == target.row("decode")[1:]
 
 
 @pytest.mark.parametrize(("result", "met"), [(19.0, True), (21.0, False)])

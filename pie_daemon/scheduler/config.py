@@ -40,6 +40,17 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             why="eight each for 32 requests, where right guesses still pay on a CPU",
         ),
     ] = 256
+    gather_share: Annotated[
+        float,
+        msgspec.Meta(ge=0),
+        setting(
+            "How long a batch waits for programs that the last one has answered and that mostly "
+            "come back at once, at most: until it costs those that wait this part of what leaving "
+            "without them would cost; 0: it never waits",
+            reload="rebuild",
+            why="then both together cost at most twice what the better of them would have cost",
+        ),
+    ] = 1.0
     page_size: Annotated[
         Count,
         setting(

@@ -48,6 +48,8 @@ class Delivery:
     """Requests that have something to take."""
     tokens: Counter[str] = field(default_factory=Counter)
     """New tokens by owner."""
+    ended: Counter[str] = field(default_factory=Counter)
+    """Requests that have come to their end by owner."""
 
 
 def check_answer(

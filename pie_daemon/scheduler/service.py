@@ -22,6 +22,7 @@ from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.gathering import Gathering
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
 from pie_daemon.scheduler.owners import TokenBudget
@@ -85,9 +86,9 @@ class Scheduler:
         self._last_batch = Batch(step=0, rows=[])
         self._computed = RateMeter()
         self._generated = RateMeter()
-        self._state = SchedulerState(
-            backend.info, config or SchedulerConfig(), cache(token_bytes), time.monotonic
-        )
+        config = config or SchedulerConfig()
+        self._state = SchedulerState(backend.info, config, cache(token_bytes), time.monotonic)
+        self._gathering = Gathering(config.gather_share)
         self.adapters = Adapters(self._lock, self._wake.set, self._state.contexts.adapters_in_use)
         self._thread = threading.Thread(
             target=self._main, name=f"scheduler-{backend.info.name}", daemon=True
@@ -119,6 +120,7 @@ class Scheduler:
             for request_id in known.requests if known else ():
                 self._notify.pop(request_id, None)
             self._state.drop_owner(owner)
+            self._gathering.gone(owner)
         self._wake.set()
 
     def owner_usage(self, owner: str) -> OwnerUsage:
@@ -219,7 +221,7 @@ class Scheduler:
             self.adapters.require(params.adapter)
             request = self._state.generate(context, params)
             self._notify[request] = notify
-        self._wake.set()
+            self._come(context)
         return request
 
     def flush(self, context: int, notify: Notify) -> int | None:
@@ -229,7 +231,7 @@ class Scheduler:
             request = self._state.flush(context)
             if request is not None:
                 self._notify[request] = notify
-        self._wake.set()
+                self._come(context)
         return request
 
     def submit(self, passes: Sequence[PassSpec], notify: Notify) -> list[int]:
@@ -240,7 +242,7 @@ class Scheduler:
                 self.adapters.require(one.adapter)
             requests = self._state.submit(passes)
             self._notify.update(dict.fromkeys(requests, notify))
-        self._wake.set()
+            self._come(passes[0].context)
         return requests
 
     def take_answers(self, request: int) -> list[Answer]:
@@ -279,15 +281,17 @@ class Scheduler:
     def cancel(self, request: int) -> None:
         """The context ends with what was handed out."""
         with self._lock:
-            self._state.cancel(request)
-        self._wake.set()
+            was_live = self._state.cancel(request)
+        if was_live:
+            self._wake.set()
 
     def drop_request(self, request: int) -> None:
         """Cancels it, unless everything is handed out, and forgets it."""
         with self._lock:
-            self._state.drop_request(request)
+            was_live = self._state.drop_request(request)
             self._notify.pop(request, None)
-        self._wake.set()
+        if was_live:
+            self._wake.set()
 
     # Service
 
@@ -348,6 +352,11 @@ class Scheduler:
                 integrity_error=self._integrity_error,
             )
 
+    def _come(self, context: int) -> None:
+        owner = self._state.contexts.get(context).owner.name
+        if self._gathering.came(owner, time.monotonic()):
+            self._wake.set()
+
     def _require_alive(self) -> None:
         if self._failure is not None:
             raise PieError(self._failure.code, self._failure.message)
@@ -359,7 +368,9 @@ class Scheduler:
                 self._make_masks()
                 batch = self._decide()
                 if batch is not None:
-                    self._deliver(self._backend.execute(batch))
+                    begun_s = time.monotonic()
+                    result = self._backend.execute(batch)
+                    self._deliver(result, time.monotonic() - begun_s)
                 self._move_pages()
         except BackendError as error:
             _log.error("the backend of %s died: %s", self.info.name, error)
@@ -374,7 +385,18 @@ class Scheduler:
             self._check_idle()
             self._wake.wait()
         self._wake.clear()
+        self._gather()
         return not self._stopping
+
+    def _gather(self) -> None:
+        while not self._stopping:
+            with self._lock:
+                num_here = len(self._state.running) + len(self._state.waiting)
+                patience_s = self._gathering.patience_s(num_here, time.monotonic())
+            if not patience_s:
+                return
+            self._wake.wait(patience_s)
+            self._wake.clear()
 
     def _check_idle(self) -> None:
         try:
@@ -402,11 +424,16 @@ class Scheduler:
                 self._last_batch = batch
             return batch
 
-    def _deliver(self, result: BatchResult) -> None:
+    def _deliver(self, result: BatchResult, took_s: float) -> None:
         now_s = time.monotonic()
+        rows = self._last_batch.rows
+        num_tokens = sum(len(row.tokens) for row in rows)
         with self._lock:
-            self._computed.add(sum(len(row.tokens) for row in self._last_batch.rows), now_s)
+            self._computed.add(num_tokens, now_s)
             delivery = self._state.complete(result)
+            if num_tokens == len(rows):
+                self._gathering.computed(took_s)
+            self._gathering.answered(delivery.ended, now_s)
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]
         self._account(delivery.tokens)

@@ -29,12 +29,7 @@ from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.passes import Answer, PassSpec
 from pie_daemon.scheduler.planning import Planner
-from pie_daemon.scheduler.policy import (
-    DecodeFirst,
-    EqualDrafts,
-    FollowTheFirst,
-    Room,
-)
+from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Room
 from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import (
     CANCELLED,
@@ -218,16 +213,20 @@ class SchedulerState:
     def usage(self, request_id: int) -> Usage:
         return self._get(request_id).usage(self._clock())
 
-    def cancel(self, request_id: int) -> None:
-        """The context ends with what was handed out; what is drained already stays as it is."""
+    def cancel(self, request_id: int) -> bool:
+        """The context ends with what was handed out; what is drained already stays as it is.
+        Whether it was not."""
         request = self._get(request_id)
-        if not request.drained:
-            self._abort(request, CANCELLED)
+        if request.drained:
+            return False
+        self._abort(request, CANCELLED)
+        return True
 
-    def drop_request(self, request_id: int) -> None:
-        self.cancel(request_id)
+    def drop_request(self, request_id: int) -> bool:
+        was_live = self.cancel(request_id)
         request = self._requests.pop(request_id)
         request.context.owner.requests.discard(request_id)
+        return was_live
 
     def drop_owner(self, owner_name: str) -> None:
         """Frees everything of an instance; one that never asked for anything is fine."""
@@ -473,12 +472,13 @@ class SchedulerState:
     ) -> None:
         num_new = self._take_in(request, tokens, logprobs)
         self.contexts.publish(request.context)
+        owner = request.context.owner
         if num_new:
-            owner = request.context.owner
             owner.generated_tokens += num_new
             self.counters.generated_tokens += num_new
             delivery.tokens[owner.name] += num_new
         if request.ended:
+            delivery.ended[owner.name] += 1
             if request.num_drawn and not request.is_exact:
                 self._expectation.learn(request.num_drawn)
             self._retire(request)

@@ -18,6 +18,7 @@ from pie_backend.dummy import DummyBackend, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler import service
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.gathering import Gathering
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.passes import PassSpec
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish, GenerateParams
@@ -401,3 +402,38 @@ def test_a_dead_backend_fails_passes_and_those_behind_them(
             stopped_at_gate.take_answers(request)
     with pytest.raises(PieError, match="it is gone"):
         stopped_at_gate.submit(specs, program.notify)
+
+
+class Patient(Gathering):
+    """Waits for whoever is missing, however long that takes."""
+
+    def patience_s(self, num_here: int, now_s: float) -> float:
+        return HANG_S if num_here and self._missing else super().patience_s(num_here, now_s)
+
+
+def test_programs_that_go_on_at_once_share_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops of forward passes in threads of their own do not split into groups that take turns."""
+    monkeypatch.setattr(service, "Gathering", Patient)
+    num_programs, num_passes = 8, 20
+    scheduler = Scheduler(DummyBackend(backend_config()), letters)
+    programs = [Program(scheduler, str(number)) for number in range(num_programs)]
+    contexts = [scheduler.create_context(program.owner) for program in programs]
+    ready = threading.Barrier(num_programs)
+
+    def loop(program: Program, context: int) -> None:
+        ready.wait(HANG_S)
+        for _ in range(num_passes):
+            (request,) = scheduler.submit([PassSpec(context, [7])], program.notify)
+            program.wait(request)
+            scheduler.drop_request(request)
+        scheduler.drop_owner(program.owner)
+
+    scheduler.start()
+    with ThreadPoolExecutor(num_programs) as threads:
+        list(threads.map(loop, programs, contexts))
+    stats = scheduler.stats()
+    scheduler.stop()
+
+    assert num_programs * num_passes == stats.rows
+    # Only at their beginning and end are some of them alone.
+    assert stats.steps <= num_passes + num_programs

@@ -1,0 +1,94 @@
+"""Gives programs that a batch has answered a moment to come back, so that they join the next one.
+
+A program that takes its tokens by forward passes asks for the next one as soon as it has the last.
+A batch that does not wait for it leaves without it, and from then on there are two groups of
+programs that take turns, each in a batch that is hardly cheaper than one for all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+LONGEST_S = 0.1
+"""However long a batch takes: a program that is away for longer does something else."""
+
+
+class Gathering:
+    """When the next batch should leave. No clock of its own; the lock is the caller's.
+
+    Waiting costs every row that is here the time waited; leaving costs every row that is missing
+    the time of a batch. It waits until the first has grown to the second, so that together they
+    are never more than twice the lesser one. Missed are the rows whose programs came back in time
+    when they were answered before: one that stays away is waited for once.
+    """
+
+    def __init__(self, share: float = 1.0) -> None:
+        """`share`: of what leaving costs, that waiting may cost; 0 never waits."""
+        self._share = share
+        self._batch_s = 0.0
+        self._answered_s: dict[str, float] = {}
+        self._missing: Counter[str] = Counter()
+        self._slow: set[str] = set()
+        self._here = 0
+        self._since_s = 0.0
+        self._spent = 0.0  # row seconds of those that were here since then,
+        self._counted_s = 0.0  # counted until then
+        self._wake_at = 0
+
+    def computed(self, batch_s: float) -> None:
+        """What a batch took that had no prompts in it."""
+        self._batch_s = batch_s if not self._batch_s else (self._batch_s + batch_s) / 2
+
+    def answered(self, rows: Mapping[str, int], now_s: float) -> None:
+        """So many rows of these owners have ended in the last batch."""
+        self._missing.clear()
+        for owner, num_rows in rows.items():
+            self._answered_s[owner] = now_s
+            if owner not in self._slow:
+                self._missing[owner] = num_rows
+        self._spent, self._since_s, self._counted_s = 0.0, now_s, now_s
+        self._wake_at = self._missing.total() // 2
+
+    def came(self, owner: str, now_s: float) -> bool:
+        """It asks for something. Whether the scheduler should look what there is now."""
+        answered_s = self._answered_s.pop(owner, None)
+        if answered_s is not None and now_s - answered_s <= self._longest_s:
+            self._slow.discard(owner)
+        if not self._missing.pop(owner, 0):
+            return True
+        self._count(now_s)
+        self._here += 1
+        return self._here == 1 or self._missing.total() <= self._wake_at
+
+    def gone(self, owner: str) -> None:
+        """It will not come back."""
+        self._missing.pop(owner, None)
+        self._answered_s.pop(owner, None)
+        self._slow.discard(owner)
+
+    def patience_s(self, num_here: int, now_s: float) -> float:
+        """How long to wait, unless `came` says otherwise; 0: the batch should leave."""
+        self._count(now_s)
+        self._here = num_here
+        num_missing = self._missing.total()
+        if not num_here or not num_missing:
+            return 0.0
+        left_s = min(
+            (num_missing * self._batch_s * self._share - self._spent) / num_here,
+            self._since_s + self._longest_s - now_s,
+        )
+        if left_s <= 0:
+            self._slow.update(self._missing)
+            self._missing.clear()
+            return 0.0
+        self._wake_at = num_missing // 2
+        return left_s
+
+    def _count(self, now_s: float) -> None:
+        self._spent += self._here * (now_s - self._counted_s)
+        self._counted_s = now_s
+
+    @property
+    def _longest_s(self) -> float:
+        return min(LONGEST_S, self._batch_s * self._share)

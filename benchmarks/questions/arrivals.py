@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from statistics import quantiles
 
 from benchmarks import pictures
@@ -30,6 +30,7 @@ class Arrivals:
 
     def answer(self, *, quick: bool) -> Answer:
         model = checkpoint(SMALL)
+        arrivals_s = schedule(8 if quick else NUM_REQUESTS)
         pages = 2 * NUM_REQUESTS * pages_for(PROMPT_TOKENS + NEW_TOKENS)
         with ExitStack() as stack:
             runs: dict[str, Run] = {}
@@ -37,32 +38,30 @@ class Arrivals:
                 vllm = worker.vllm(model, PROMPT_TOKENS + NEW_TOKENS, NUM_REQUESTS)
                 runs[VLLM] = stack.enter_context(closing(vllm)).run
             runs[PIE] = stack.enter_context(closing(Programs(model, pages))).run_streamed
-            turns = {name: _turn(run) for name, run in runs.items()}
+            turns = {name: partial(_timing, run, arrivals_s) for name, run in runs.items()}
             samples = take_turns(turns, 1 if quick else 3, self.name)
-        return _answer(samples)
+        return _answer(samples, arrivals_s)
 
 
-def schedule() -> list[float]:
+def schedule(num_requests: int) -> list[float]:
     """Exponential gaps, the same for everybody and in every round."""
     source = random.Random(0)
     times = [0.0]
-    while len(times) < NUM_REQUESTS:
+    while len(times) < num_requests:
         times.append(times[-1] + source.expovariate(1 / MEAN_GAP_S))
     return times
 
 
-def _turn(run: Run) -> Callable[[int], Timing]:
-    def turn(number: int) -> Timing:
-        load = Load(prompts(NUM_REQUESTS, PROMPT_TOKENS, 9000 + number), NEW_TOKENS, schedule())
-        timing = run(load)
-        timing.tokens_per_s(load)
-        return timing
-
-    return turn
+def _timing(run: Run, arrivals_s: list[float], number: int) -> Timing:
+    asked = prompts(len(arrivals_s), PROMPT_TOKENS, 9000 + number)
+    load = Load(asked, NEW_TOKENS, arrivals_s)
+    timing = run(load)
+    timing.tokens_per_s(load)
+    return timing
 
 
-def _answer(samples: dict[str, list[Timing]]) -> Answer:
-    waits = {name: waits_ms(timings) for name, timings in samples.items()}
+def _answer(samples: dict[str, list[Timing]], arrivals_s: list[float]) -> Answer:
+    waits = {name: waits_ms(timings, arrivals_s) for name, timings in samples.items()}
     paces = {name: _paces_ms(timings) for name, timings in samples.items()}
     panels = {
         "first token, p50": {name: quantile(values, 50) for name, values in waits.items()},
@@ -72,13 +71,13 @@ def _answer(samples: dict[str, list[Timing]]) -> Answer:
     }
     reference = VLLM if VLLM in samples else None
     return Answer(
-        title=f"Milliseconds under {NUM_REQUESTS} arrivals within {schedule()[-1]:.1f} s, "
+        title=f"Milliseconds under {len(arrivals_s)} arrivals within {arrivals_s[-1]:.1f} s, "
         f"{PROMPT_TOKENS} in, {NEW_TOKENS} out, 88M, bfloat16"
         + (f" (less is better; ratio to {VLLM})" if reference else ""),
         columns=["", *panels],
         rows=pictures.cells(panels, reference),
         measured={
-            "arrivals_s": schedule(),
+            "arrivals_s": arrivals_s,
             "first_token_ms": waits,
             "further_token_ms": paces,
         },
@@ -95,12 +94,12 @@ def _answer(samples: dict[str, list[Timing]]) -> Answer:
     )
 
 
-def waits_ms(timings: list[Timing]) -> list[float]:
+def waits_ms(timings: list[Timing], arrivals_s: list[float]) -> list[float]:
     """From the arrival to the first token, of all requests of all rounds."""
     return [
         1e3 * (first_s - at_s)
         for timing in timings
-        for first_s, at_s in zip(timing.first_s, schedule(), strict=True)
+        for first_s, at_s in zip(timing.first_s, arrivals_s, strict=True)
     ]
 
 

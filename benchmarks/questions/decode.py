@@ -107,4 +107,4 @@ class DecodeLarge(Decode):
     shape = LARGE
     parameters = "0.6B"
     ahead = 1.3
-    quick_size = (1,), 16
+    quick_size = (1,), 8

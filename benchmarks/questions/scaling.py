@@ -40,7 +40,7 @@ class Scaling:
     name = "scaling"
 
     def answer(self, *, quick: bool) -> Answer:
-        programs, context, branches = (16, 1024, 8) if quick else (256, 8192, 64)
+        programs, context, branches = (8, 512, 8) if quick else (256, 8192, 64)
         pages = max(2 * pages_for(8192), 256 * pages_for(SHORT_PROMPT + NEW_TOKENS)) + 512
         with closing(Programs(checkpoint(LONG), pages, "branches")) as daemon:
             measure = _Measure(daemon, 1 if quick else 3)

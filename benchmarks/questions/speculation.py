@@ -23,7 +23,6 @@ from pie_daemon.scheduler.request import GenerateParams
 from pie_daemon.scheduler.state import SchedulerState
 
 WIDTHS = (1, 8)
-NUM_PROMPTS = 8
 MAX_TOKENS = 64
 PLAIN, GUESSED = "without guesses", "guessed"
 WAYS = {PLAIN: None, GUESSED: DraftParams()}
@@ -58,29 +57,31 @@ class Speculation:
         config = BackendConfig(
             name="bench", dtype="float32", placement="inline", kv_pages=512, num_threads=1
         )
+        rounds, num_prompts = (1, 3) if quick else (5, 8)
         with closing(create_backend(config)) as backend:
             runs: Runs = {
-                (task, width): _both(backend, task, width, 1 if quick else 5)
+                (task, width): _both(backend, _prompts(task, num_prompts), width, rounds)
                 for task in CHATS
                 for width in WIDTHS
             }
         return _answer(runs)
 
 
-def _both(backend: Backend, task: str, width: int, rounds: int) -> dict[str, list[Run]]:
-    asked = _prompts(task)
+def _both(
+    backend: Backend, asked: list[list[int]], width: int, rounds: int
+) -> dict[str, list[Run]]:
     turns = {
         way: lambda _, drafts=drafts: _run(backend, asked, width, drafts)
         for way, drafts in WAYS.items()
     }
-    runs = take_turns(turns, rounds, f"speculation, {task}, {width} rows")
+    runs = take_turns(turns, rounds, f"speculation, {rows(width)}")
     assert runs[PLAIN][0].tokens == runs[GUESSED][0].tokens
     return runs
 
 
-def _prompts(task: str) -> list[list[int]]:
+def _prompts(task: str, num_prompts: int) -> list[list[int]]:
     source, tokenizer = Random(0), Tokenizer(resolve("crumb"))
-    chats = [CHATS[task](source) for _ in range(NUM_PROMPTS)]
+    chats = [CHATS[task](source) for _ in range(num_prompts)]
     return [tokenizer.apply_chat_template(chat, None, True) for chat in chats]
 
 

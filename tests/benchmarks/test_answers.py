@@ -10,15 +10,17 @@ from benchmarks.questions import arrivals, scaling
 
 def test_waits_are_counted_from_the_arrival() -> None:
     """A request that comes late has not waited before it came."""
-    schedule = arrivals.schedule()
-    timing = Timing(9.0, [], [at_s + 0.25 for at_s in schedule], [])
+    timing = Timing(9.0, [], [0.25, 2.5], [])
 
-    assert pytest.approx([250.0] * arrivals.NUM_REQUESTS) == arrivals.waits_ms([timing])
+    assert pytest.approx([250.0, 500.0]) == arrivals.waits_ms([timing], [0.0, 2.0])
 
 
 def test_arrivals_are_the_same_for_everybody() -> None:
     """The gaps are random, but not from one contender to the next; they only grow."""
-    assert arrivals.schedule() == arrivals.schedule() == sorted(arrivals.schedule())
+    times = arrivals.schedule(9)
+
+    assert times == arrivals.schedule(9) == sorted(times)
+    assert times == arrivals.schedule(32)[:9]
 
 
 def test_quantiles_lie_within_what_was_measured() -> None:

@@ -108,12 +108,17 @@ class SchedulerStep:
 
 
 def between_batches_us(params: GenerateParams, num_rows: int, num_steps: int) -> list[float]:
-    # Their prompts are computed one after another, and until then the batches are not whole.
-    num_tokens = num_steps + 2 * num_rows * PROMPT_TOKENS // MAX_BATCH_TOKENS + 8
-    pages = num_rows * (PROMPT_TOKENS + num_tokens) // 8
+    pages = num_rows * (PROMPT_TOKENS + _num_tokens(num_rows, num_steps)) // 8
     dummy = DummyBackend(BackendConfig(name="dummy", kind="dummy", path="", kv_pages=pages))
     backend = Between(dummy, num_rows, num_steps)
+    drive(backend, params, num_rows, num_steps)
+    return backend.gaps_us
+
+
+def drive(backend: Between, params: GenerateParams, num_rows: int, num_steps: int) -> None:
+    """Decodes so many rows until they have been together in so many batches."""
     scheduler = Scheduler(backend, letters, SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS))
+    num_tokens = _num_tokens(num_rows, num_steps)
     params = replace(params, max_tokens=num_tokens, ignore_eos=True)
     for number in range(num_rows):
         context = scheduler.create_context(f"program-{number}")
@@ -122,7 +127,11 @@ def between_batches_us(params: GenerateParams, num_rows: int, num_steps: int) ->
     scheduler.start()
     assert backend.done.wait(120), "the batches never had all rows"
     scheduler.stop()
-    return backend.gaps_us
+
+
+def _num_tokens(num_rows: int, num_steps: int) -> int:
+    """Prompts are computed one after another, and until then the batches are not whole."""
+    return num_steps + 2 * num_rows * PROMPT_TOKENS // MAX_BATCH_TOKENS + 8
 
 
 def _answer(measured: dict[str, dict[int, list[float]]]) -> Answer:

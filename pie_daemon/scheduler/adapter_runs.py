@@ -33,12 +33,18 @@ class AdapterRuns:
         return tuple(self._runs)
 
     @property
+    def is_one(self) -> bool:
+        """All tokens have the same."""
+        return len(self._runs) == 1
+
+    @property
     def used(self) -> set[str]:
         return {adapter for _, adapter in self._runs if adapter is not None}
 
     def at(self, token: int) -> str | None:
         """The adapter of the context's token of that number."""
-        return self._runs[self._find(token)][1]
+        runs = self._runs
+        return runs[0][1] if len(runs) == 1 else runs[self._find(token)][1]
 
     def end_after(self, token: int) -> int | None:
         """Where the token's run ends; None: it goes on for ever."""

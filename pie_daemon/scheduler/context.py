@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pie_daemon.scheduler.adapter_runs import AdapterRuns
 from pie_daemon.scheduler.layout import CAUSAL, Layout
 from pie_daemon.scheduler.owners import Owner
@@ -15,8 +17,7 @@ if TYPE_CHECKING:
     from pie_daemon.scheduler.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Tokens of a journal that one row can compute: all that a row has but once is the same."""
 
     start: int
@@ -124,6 +125,9 @@ class Context:
     def next_run(self, max_tokens: int, target: int) -> Run:
         """What the next row computes: of the journal, first time or again."""
         start = self.num_computed
+        if not self.layout.blocks and not self.visibility.starts and self.adapters.is_one:
+            tokens = self.journal[start : min(target, start + max_tokens)]
+            return Run(start, tokens, self.adapters.at(start), [], None, None)
         end = start + self.num_in_row(max_tokens, target)
         attention = self.layout.attention(start, end)
         return Run(

@@ -278,6 +278,8 @@ class ContextTable:
 
     def publish(self, context: Context) -> None:
         """Makes whole pages known by content; only when no batch computes them any more."""
+        if context.num_published == context.num_computed // self.page_size:
+            return
         num_whole = min(context.num_computed, context.num_plain) // self.page_size
         if context.num_published < num_whole:
             for index in range(context.num_published, num_whole):
@@ -288,13 +290,15 @@ class ContextTable:
         """Makes [num_computed, length) writable, as the next batch needs it; returns how many pages
         that took."""
         num_copied = 0
-        if self._writes_shared_page(context, self.pool.num_holders):
-            num_copied = 1
-            copies.append(self._replace_last_page(context))
-        elif context.num_computed % self.page_size:
-            self.pool.withdraw(context.pages[-1])
+        if context.num_computed % self.page_size:
+            if self.pool.num_holders(context.pages[-1]) > 1:
+                num_copied = 1
+                copies.append(self._replace_last_page(context))
+            else:
+                self.pool.withdraw(context.pages[-1])
         num_missing = self.num_pages_for(length) - len(context.pages)
-        context.pages.extend(self.pool.allocate() for _ in range(num_missing))
+        if num_missing:
+            context.pages.extend(self.pool.allocate() for _ in range(num_missing))
         return num_copied + num_missing
 
     @property

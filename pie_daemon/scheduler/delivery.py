@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +46,7 @@ class Delivery:
 
     ready: list[int] = field(default_factory=list)
     """Requests that have something to take."""
-    tokens: Counter[str] = field(default_factory=Counter)
+    tokens: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """New tokens by owner."""
     ended: Counter[str] = field(default_factory=Counter)
     """Requests that have come to their end by owner."""
@@ -62,5 +62,5 @@ def check_answer(
     if not len(row.samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
         raise BackendError("the backend's answers do not match the samples and probes of a row")
     for sample, one in zip(row.samples, logprobs, strict=True):
-        if (sample.sampling.logprobs is None) != (one is None):
+        if (sample.sampling.logprobs is None) is not (one is None):
             raise BackendError("the backend's logprobs do not match the samples that asked")

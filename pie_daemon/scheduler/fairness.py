@@ -62,11 +62,6 @@ class Share:
         before, self.num_live = self.num_live, self.num_live + change
         clock.num_live += bool(self.num_live) - bool(before)
 
-    def serve(self, clock: Clock, num_tokens: int, turn: int) -> None:
-        self.level += num_tokens * SCALE
-        self.last_turn = turn
-        clock.now += num_tokens * SCALE // max(1, clock.num_live)
-
 
 class Fairness:
     """Keeps the levels of all users and families, and puts requests in order by them."""
@@ -97,9 +92,14 @@ class Fairness:
 
     def serve(self, owner: Owner, num_tokens: int) -> None:
         """Tokens were computed for a live request."""
+        # Once for every row of every batch: written out for both shares.
         self._turn += 1
-        for share, clock in self._shares(owner):
-            share.serve(clock, num_tokens, self._turn)
+        served, clock, user, root = num_tokens * SCALE, self.clock, owner.user, owner.root
+        user.level += served
+        root.level += served
+        user.last_turn = root.last_turn = self._turn
+        clock.now += served // (clock.num_live or 1)
+        user.clock.now += served // (user.clock.num_live or 1)
 
     def _shares(self, owner: Owner) -> tuple[tuple[Share, Clock], tuple[Share, Clock]]:
         return (owner.user, self.clock), (owner.root, owner.user.clock)

@@ -156,14 +156,15 @@ class Pass(Request):
     def observe(self, probed: Sequence[Probed]) -> None:
         self._fill(Probe, probed)
 
-    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         if tokens and not self.context.owner.budget.spend(len(tokens)):
             self.error = PieError("quota", "the launch's token budget is spent")
-            return
+            return 0
         self._fill(Sample, tokens)
         self.num_samples += len(tokens)
         if self.num_pending <= 0 and None not in self.answers:
             self.finish = FLUSHED
+        return len(tokens)
 
     def take(self) -> Chunk | None:
         """`take_answers` is what gives something."""

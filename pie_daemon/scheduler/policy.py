@@ -94,10 +94,11 @@ class DecodeFirst:
         for request in running:
             if request.held_back:
                 continue
-            if request.num_pending > 1:
+            context, target = request.context, request.target
+            if target - context.num_computed > 1:
                 prompts.append(request)
             elif len(chosen) < max_tokens:
-                chosen.append((request, request.context.next_run(1, request.target)))
+                chosen.append((request, context.next_run(1, target)))
         self._add_prompts(list(fair_order(prompts, _num_pending)), chosen, max_tokens)
         return chosen
 

@@ -6,7 +6,7 @@ used first. Then running requests give way. None of them loses anything but time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from pie_daemon.scheduler.context import Context
 from pie_daemon.scheduler.contexts import ContextTable
@@ -79,11 +79,14 @@ class Preemption:
     gets the whole pool, which holds it (`Limits.check_fits`).
     """
 
-    def secure(self, running: Iterable[Request], contexts: ContextTable) -> list[Request]:
+    def secure(self, running: Collection[Request], contexts: ContextTable) -> list[Request]:
         """Reserves what each next row takes; returns the requests that were suspended for it."""
+        lacking = [one for one in running if _num_lacking(one, contexts) > 0]
+        if not lacking:
+            return []
         remaining = sorted(running, key=over_share)
         suspended: list[Request] = []
-        for request in [one for one in remaining if _num_lacking(one, contexts) > 0]:
+        for request in sorted(lacking, key=over_share):
             if request not in suspended:
                 request.overdrawn = True
                 suspended += self._provide(request, remaining, contexts)
@@ -118,6 +121,9 @@ class Preemption:
 
 
 def _num_lacking(request: Request, contexts: ContextTable) -> int:
-    """Pages beyond those reserved that its next row takes."""
-    need = contexts.num_pages_to_take(request.context, request.next_length)
-    return need - request.num_reserved
+    """Pages beyond those reserved that its next row takes; at most that when there are enough."""
+    context, length = request.context, request.next_length
+    at_most = contexts.num_pages_for(length) - len(context.pages) + 1 - request.num_reserved
+    if at_most <= 0:
+        return at_most
+    return contexts.num_pages_to_take(context, length) - request.num_reserved

@@ -246,6 +246,11 @@ class Request:
     def observe(self, probed: Sequence[Probed]) -> None:
         """Takes in what the probes of its row saw; `advance` comes next."""
 
+    @property
+    def may_draft(self) -> bool:
+        """`draft` may guess something, now or later."""
+        return False
+
     def draft(self, num_tokens: int, num_rows: int) -> list[int]:
         """At most so many guesses of what follows the journal, for the row that `samples` is asked
         about next, in a batch of `num_rows`."""
@@ -292,8 +297,9 @@ class Request:
         At most `worst_length`."""
         return len(self.context.journal)
 
-    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
-        """Takes in what a batch made of its row: one token for each sample asked for."""
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
+        """Takes in what a batch made of its row: one token for each sample asked for. How many of
+        them it kept."""
         raise NotImplementedError
 
     def take(self) -> Chunk | None:
@@ -325,9 +331,10 @@ class Request:
 class Flush(Request):
     """Computes what was appended, and draws nothing."""
 
-    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         if self.context.num_pending == 0:
             self.finish = FLUSHED
+        return 0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -351,7 +358,7 @@ class Generation(Request):
 
     @property
     def ready(self) -> bool:
-        if self.ended:
+        if self.finish is not None or self.error is not None:
             return True
         return 0 < self.params.chunk_tokens <= len(self.tokens) - self.num_taken
 
@@ -371,6 +378,10 @@ class Generation(Request):
     def needs_logits(self) -> bool:
         return True
 
+    @property
+    def may_draft(self) -> bool:
+        return self.speculation is not None
+
     def draft(self, num_tokens: int, num_rows: int) -> list[int]:
         if self.speculation is None:
             return []
@@ -383,7 +394,8 @@ class Generation(Request):
 
     def samples(self, num_tokens: int) -> list[Sample]:
         masks = None if self.guide is None else [self.guide.mask, *self.guide.ahead]
-        return self.draws.samples(num_tokens - 1, self._drafts, masks)
+        drafts = () if self.speculation is None else self.speculation.drafts
+        return self.draws.samples(num_tokens - 1, drafts, masks)
 
     @property
     def num_drawn(self) -> int:
@@ -406,20 +418,27 @@ class Generation(Request):
         # The last token is drawn but never computed by this generation.
         return self.prompt_tokens + self.max_new - 1
 
-    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> None:
-        num_accepted = 0
-        for token, one, draft in zip(tokens, logprobs, [*self._drafts, None], strict=False):
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
+        if self.speculation is not None:
+            return self._advance_guessing(self.speculation, tokens, logprobs)
+        # A row that only computes draws nothing, and without drafts none draws twice.
+        return int(self._take(tokens[0], logprobs[0])) if tokens else 0
+
+    def _advance_guessing(
+        self,
+        speculation: Speculation,
+        tokens: Sequence[int],
+        logprobs: Sequence[Logprobs | None],
+    ) -> int:
+        before, num_accepted = len(self.tokens), 0
+        for token, one, draft in zip(tokens, logprobs, [*speculation.drafts, None], strict=False):
             if not self._take(token, one) or token != draft:
                 break
             num_accepted += 1
             if self.ended or (self.guide is not None and self.guide.is_done):
                 break
-        if self.speculation is not None:
-            self.speculation.settle(num_accepted)
-
-    @property
-    def _drafts(self) -> list[int]:
-        return [] if self.speculation is None else self.speculation.drafts
+        speculation.settle(num_accepted)
+        return len(self.tokens) - before
 
     def _take(self, token: int, logprobs: Logprobs | None) -> bool:
         if not self.context.owner.budget.spend(1):

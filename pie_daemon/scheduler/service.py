@@ -10,7 +10,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -451,7 +450,7 @@ class Scheduler:
         for job in done:
             job.notify()
 
-    def _account(self, tokens: Counter[str]) -> None:
+    def _account(self, tokens: Mapping[str, int]) -> None:
         if self._on_tokens is not None:
             for owner, num_tokens in tokens.items():
                 self._on_tokens(owner, num_tokens)

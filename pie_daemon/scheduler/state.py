@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Probed, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -275,14 +275,17 @@ class SchedulerState:
         self.contexts.depart()
         self.counters.steps += 1
         self.counters.rows += len(rows)
+        self.counters.computed_tokens += sum([len(row.tokens) for row in rows])
         evict, restore = self.contexts.host.depart()
         return Batch(self.counters.steps, rows, copies, evict, restore)
 
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made."""
         flight = self._land()
-        logprobs = result.logprobs or [[None] * len(row) for row in result.tokens]
-        probes = result.probes or [[] for _ in result.tokens]
+        logprobs: Sequence[Sequence[Logprobs | None]] = result.logprobs or [
+            (None,) * len(row) for row in result.tokens
+        ]
+        probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(result.tokens)
         if result.step != self.counters.steps or (
             not len(result.tokens) == len(logprobs) == len(probes) == len(flight)
         ):
@@ -294,8 +297,10 @@ class SchedulerState:
             check_answer(row, tokens, ones, probed)
             if request.id in self.running:
                 self._moving.append(request)
-                request.observe(probed)
+                if probed:
+                    request.observe(probed)
                 self._advance(request, tokens, ones, delivery)
+        self.counters.generated_tokens += sum(delivery.tokens.values())
         return delivery
 
     def fail(self, error: PieError) -> list[int]:
@@ -429,24 +434,27 @@ class SchedulerState:
         request.context.owner.cached_tokens += num_found
 
     def _row(self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]) -> Row:
-        context = request.context
-        may_draft = run.end == len(context.journal) and run.attention is None
-        drafts = self._draft(request, run.end, room) if may_draft else []
-        request.num_reserved -= self.contexts.extend(context, run.end + len(drafts), copies)
-        num_lost = context.num_once_computed
-        context.num_computed, context.num_drafted = run.end, len(drafts)
-        context.num_once_computed = max(num_lost, run.end)
-        self.counters.computed_tokens += len(run.tokens) + len(drafts)
-        self.counters.recomputed_tokens += max(0, min(run.end, num_lost) - run.start)
-        self._fairness.serve(context.owner, len(run.tokens) + len(drafts))
-        samples, probes = request.questions(run.start, run.end)
+        context, start, tokens = request.context, run.start, run.tokens
+        end, num_drafts = start + len(tokens), 0
+        if request.may_draft and end == len(context.journal) and run.attention is None:
+            drafts = self._draft(request, end, room)
+            tokens, num_drafts = [*tokens, *drafts], len(drafts)
+        request.num_reserved -= self.contexts.extend(context, start + len(tokens), copies)
+        context.num_computed, context.num_drafted = end, num_drafts
+        if context.num_once_computed < end:
+            self.counters.recomputed_tokens += max(0, context.num_once_computed - start)
+            context.num_once_computed = end
+        else:
+            self.counters.recomputed_tokens += end - start
+        self._fairness.serve(context.owner, len(tokens))
+        samples, probes = request.questions(start, end)
         return Row(
-            tokens=[*run.tokens, *drafts],
-            start=run.start,
+            tokens=tokens,
+            start=start,
             pages=context.pages.copy(),
             samples=samples,
             probes=probes,
-            positions=run.positions_with(len(drafts)),
+            positions=None if run.positions is None else run.positions_with(num_drafts),
             hidden=run.hidden,
             attention=run.attention,
             adapter=run.adapter,
@@ -470,12 +478,14 @@ class SchedulerState:
         logprobs: Sequence[Logprobs | None],
         delivery: Delivery,
     ) -> None:
-        num_new = self._take_in(request, tokens, logprobs)
+        if request.context.num_drafted:
+            num_new = self._advance_drafted(request, tokens, logprobs)
+        else:
+            num_new = request.advance(tokens, logprobs)
         self.contexts.publish(request.context)
         owner = request.context.owner
         if num_new:
             owner.generated_tokens += num_new
-            self.counters.generated_tokens += num_new
             delivery.tokens[owner.name] += num_new
         if request.ended:
             delivery.ended[owner.name] += 1
@@ -485,16 +495,14 @@ class SchedulerState:
         if request.ready:
             delivery.ready.append(request.id)
 
-    def _take_in(
+    def _advance_drafted(
         self, request: Request, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]
     ) -> int:
-        """How many tokens it made; what was computed after the last of them is forgotten."""
-        drawn, drafted = request.num_drawn, request.num_drafted
-        accepted = request.num_accepted
-        request.advance(tokens, logprobs)
+        """What was computed after the last token that it kept is forgotten."""
+        drafted, accepted = request.num_drafted, request.num_accepted
+        num_new = request.advance(tokens, logprobs)
         self.counters.drafted_tokens += request.num_drafted - drafted
         self.counters.accepted_tokens += request.num_accepted - accepted
-        num_new = request.num_drawn - drawn
         # As without drafts, the last token drawn is not computed yet.
         request.num_reserved += self.contexts.settle_drafts(request.context, max(0, num_new - 1))
         return num_new

@@ -61,18 +61,19 @@ class TextStream:
     that the result does not depend on where the borders of tokens lie.
     """
 
-    __slots__ = ("_decoder", "_held", "_node", "_root", "matched")
+    __slots__ = ("_decoder", "_held", "_is_between", "_node", "_root", "matched")
 
     def __init__(self, stop_strings: Sequence[str] = ()) -> None:
         self._decoder = _utf8("replace")
         self._root = self._node = _automaton(tuple(stop_strings))
         self._held = ""
+        self._is_between = True  # no half character waits in the decoder
         self.matched: str | None = None
         """The stop string that was met; what came before it has been released."""
 
     def push(self, data: bytes) -> str:
         """The text that is certain after one more token."""
-        text = self._decoder.decode(data)
+        text = self._decode(data)
         if not self._held and self._root.next.keys().isdisjoint(text):
             return text
         return self._filter(text)
@@ -83,6 +84,13 @@ class TextStream:
             return ""
         text = self._held + self._decoder.decode(b"", True)
         self._held = ""
+        return text
+
+    def _decode(self, data: bytes) -> str:
+        if self._is_between and data.isascii():
+            return data.decode()
+        text = self._decoder.decode(data)
+        self._is_between = not self._decoder.getstate()[0]
         return text
 
     def _filter(self, text: str) -> str:

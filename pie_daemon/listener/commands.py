@@ -87,6 +87,7 @@ class Commands:
     async def hello(self, session: Session, request: wire.Hello) -> wire.Welcome:
         config = self.config
         limit_bytes = min(request.max_message_bytes, config.max_message_bytes)
+        session.events_together = wire.EVENTS_TOGETHER in request.features
         session.chunk_bytes = max(1, min(config.chunk_bytes, limit_bytes - _ENVELOPE_BYTES))
         return wire.Welcome(
             version=wire.PROTOCOL_VERSION,

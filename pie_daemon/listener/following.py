@@ -17,6 +17,10 @@ from pie_daemon.errors import PieError
 from pie_daemon.listener.seams import Event, Instance
 from pie_daemon.listener.session import Session
 
+_PAUSE_S = 0.002
+"""Between two looks at what programs have said: those that one batch has answered speak one after
+the other, and what they say travels together. The first of them is not held up."""
+
 
 class Follower:
     """One client that follows one instance.
@@ -60,7 +64,7 @@ class Follower:
 
     def _send(self, event: Event) -> None:
         for message in split_event(self.instance.id, event, self.session.chunk_bytes):
-            self.session.notice(message)
+            self.session.event(message)
         # An empty event costs the client memory too.
         cost_bytes = len(event.data) + 64
         self._unacked.append((event.seq, cost_bytes))
@@ -95,6 +99,7 @@ class Following:
         self._unsubscribe: dict[str, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._dirty: set[str] = set()
+        self._pumped_s = float("-inf")
 
     def attach(self, session: Session, instance: Instance, after: int, window_bytes: int) -> None:
         """From the next turn of the loop on, so that the answer to the request goes out first."""
@@ -167,9 +172,17 @@ class Following:
         if wake:
             # The loop may have ended before the last program did.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._pump_dirty)
+                self._loop.call_soon_threadsafe(self._pump_soon)
+
+    def _pump_soon(self) -> None:
+        wait_s = self._pumped_s + _PAUSE_S - self._loop.time()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self._pump_dirty)
+        else:
+            self._pump_dirty()
 
     def _pump_dirty(self) -> None:
+        self._pumped_s = self._loop.time()
         with self._lock:
             dirty, self._dirty = self._dirty, set()
         for instance_id in dirty:

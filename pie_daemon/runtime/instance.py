@@ -90,7 +90,8 @@ class Instance:
         self.mailbox = Mailbox(None if deadline_s is None else self._started + deadline_s)
         # A child has no client: what it says is kept for whoever looks, and never holds it up.
         kept = limits.event_bytes if launch.depth else None
-        self.events = EventLog(on_ack=self.mailbox.wake, max_kept_bytes=kept)
+        self.events = EventLog(on_ack=self._on_ack, max_kept_bytes=kept)
+        self._waits_for_client = False
         self.inbox = Inbox(limits.inbox_bytes, self.mailbox.wake)
         self._limits = limits
         self._body = body
@@ -170,12 +171,20 @@ class Instance:
             self._wait_for_client(forever=kind not in ("message", "blob"))
         self.events.append(kind, data, name)
 
+    def _on_ack(self) -> None:
+        # A program that waits for something else need not look.
+        if self._waits_for_client:
+            self.mailbox.wake()
+
     def _wait_for_client(self, forever: bool) -> None:
         limits = self._limits
-        if not self.mailbox.wait(
+        self._waits_for_client = True
+        has_room = self.mailbox.wait(
             lambda: self.events.unacked_bytes < limits.event_bytes,
             None if forever else limits.send_stall_s,
-        ):
+        )
+        self._waits_for_client = False
+        if not has_room:
             raise PieError(
                 "exhausted",
                 f"the client has left {self.events.unacked_bytes} bytes of output unacknowledged "

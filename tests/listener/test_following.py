@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pie_client import wire
-from pie_client.codec import NOTICE
+from pie_client.codec import NOTICE, encode
 from pie_daemon.listener.config import ListenerConfig
 from support.fake_runtime import FakeInstance, until
 from support.listening import Listening, listening
@@ -187,3 +187,33 @@ async def test_many_instances_of_one_client(daemon: Listening, client: RawClient
         seen.setdefault(event.instance, []).append(event.seq)
     assert all(numbers == list(range(1, 12)) for numbers in seen.values())
     assert len(seen) == 100
+
+
+async def test_events_travel_together_to_a_client_that_takes_that(daemon: Listening) -> None:
+    """What is there at one time comes in few messages, in the order in which it was said."""
+    async with raw_client(daemon.ipc, hello=False) as client:
+        hello = wire.Hello(versions=[wire.PROTOCOL_VERSION], features=[wire.EVENTS_TOGETHER])
+        await client.ask(hello, wire.Welcome)
+        await launch(daemon, client, "count")
+        messages: list[list[wire.Event]] = []
+        while sum(map(len, messages)) < 11:
+            notice = client.notices.pop(0) if client.notices else (await client.receive())[1]
+            assert isinstance(notice, wire.Events | wire.Event)
+            messages.append(notice.items if isinstance(notice, wire.Events) else [notice])
+    assert [event.seq for events in messages for event in events] == list(range(1, 12))
+    assert len(messages) < 11
+
+
+async def test_events_that_travel_together_stay_within_a_message(daemon: Listening) -> None:
+    """A client is never sent more than it says that it takes."""
+    async with raw_client(daemon.ipc, hello=False) as client:
+        hello = wire.Hello(versions=[wire.PROTOCOL_VERSION], features=[wire.EVENTS_TOGETHER])
+        await client.ask(hello, wire.Welcome)
+        instance = await launch(daemon, client, "flood")
+        await until(lambda: instance.events.unacked_bytes >= 64 * 1024)
+        sizes = []
+        while sum(sizes) < WINDOW - 4096:
+            notice = client.notices.pop(0) if client.notices else (await client.receive())[1]
+            assert isinstance(notice, wire.Events | wire.Event)
+            sizes.append(len(encode(notice)[1]))
+    assert max(sizes) <= CONFIG.chunk_bytes

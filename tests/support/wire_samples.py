@@ -94,6 +94,12 @@ REPLIES: list[wire.Reply] = [
     wire.Event(
         instance="9f3a", seq=6, kind="blob", name="image", data=b"\x89PNG", offset=4, size=8
     ),
+    wire.Events(
+        items=[
+            wire.Event(instance="9f3a", seq=4, kind="message", data=b"Hel"),
+            wire.Event(instance="77b0", seq=9, kind="message", data=b"lo"),
+        ]
+    ),
     wire.Heartbeat(),
     wire.Goodbye(reason="the daemon is stopping"),
 ]

@@ -31,8 +31,9 @@ _INSTALL_TIMEOUT_S: Final = 600.0
 _UPLOAD_ATTEMPTS: Final = 5
 _FIRST_BACKOFF_S: Final = 0.05
 _LAST_BACKOFF_S: Final = 1.0
-# Acknowledgements of many events and processes travel together.
-_ACK_DELAY_S: Final = 0.05
+# Acknowledgements of many events and processes travel together. They only let the daemon forget,
+# and go out at once where it would have to wait for them.
+_ACK_DELAY_S: Final = 0.5
 
 
 class LaunchBudgets(TypedDict, total=False):
@@ -352,8 +353,15 @@ class AsyncClient:
             await link.close()
 
     def _on_notice(self, notice: wire.AnyReply) -> None:
-        if isinstance(notice, wire.Event) and (process := self._processes.get(notice.instance)):
-            process.on_event(notice)
+        if isinstance(notice, wire.Events):
+            for event in notice.items:
+                self._on_event(event)
+        elif isinstance(notice, wire.Event):
+            self._on_event(notice)
+
+    def _on_event(self, event: wire.Event) -> None:
+        if process := self._processes.get(event.instance):
+            process.on_event(event)
 
     def _on_lost(self, reason: str) -> None:
         if self._closed or self._link is None:

@@ -57,7 +57,9 @@ class Link:
     async def open(self, name: str, timeout_s: float) -> None:
         """Connects and says hello; NotRunning, VersionMismatch or PieError when it cannot."""
         self._connect()
-        hello = wire.Hello(versions=[wire.PROTOCOL_VERSION], client=name)
+        hello = wire.Hello(
+            versions=[wire.PROTOCOL_VERSION], client=name, features=[wire.EVENTS_TOGETHER]
+        )
         try:
             self.welcome = await self.request(hello, wire.Welcome, timeout_s)
         except LinkLost as error:

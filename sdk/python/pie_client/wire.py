@@ -14,6 +14,9 @@ PROTOCOL_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """The largest body that a side takes unless hello or welcome says otherwise."""
 
+EVENTS_TOGETHER: Final = "events-together"
+"""In `features` of a hello: this client takes `Events`."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=65536)]
 InstanceId = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -272,6 +275,12 @@ class Event(Reply, frozen=True, tag="event", omit_defaults=True):
     size: int | None = None
 
 
+class Events(Reply, frozen=True, tag="events"):
+    """Of any instances, in their order; only to clients that take them, see `EVENTS_TOGETHER`."""
+
+    items: list[Event]
+
+
 class Heartbeat(Reply, frozen=True, tag="heartbeat"):
     pass
 
@@ -313,6 +322,7 @@ AnyReply = (
     | Done
     | Error
     | Event
+    | Events
     | Heartbeat
     | Goodbye
 )

@@ -48,7 +48,7 @@ class Delivery:
     """Requests that have something to take."""
     tokens: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """New tokens by owner."""
-    ended: Counter[str] = field(default_factory=Counter)
+    ended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests that have come to their end by owner."""
 
 

@@ -39,8 +39,7 @@ def bars(
         axis.barh(names, shown, color=[colour(name, reference) for name in names], height=0.7)
         base = values.get(reference) if reference else None
         for place, value in enumerate(shown):
-            label = axis.text(value, place, f" {_label(value, base)}", va="center", fontsize=9)
-            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+            _write_beside(axis, _label(value, base), (value, place))
         axis.set_xlim(0, max(shown, default=1) * 1.45 or 1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(unit, fontsize=9)
@@ -84,6 +83,19 @@ def _label(value: float, base: float | None) -> str:
     if not value:
         return "-"
     return f"{number(value)} ({ratio(value / base)})" if base else number(value)
+
+
+def _write_beside(axis: Axes, text: str, end: tuple[float, float]) -> None:
+    """On white, since the line of the reference may pass."""
+    axis.annotate(
+        text,
+        end,
+        (4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
 
 
 def _write_out(axis: Axes) -> None:

@@ -119,7 +119,7 @@ def _answer(costs: dict[str, list[Cost]], num_programs: int, pages: dict[str, in
             "A quarter of the pages runs a quarter of the rows at a time, which alone costs.",
         ],
         targets=_targets(panels["tokens/s"]),
-        draw=lambda figure: pictures.bars(figure, panels, "tokens/s", WHOLE),
+        draw=lambda figure: pictures.bars(figure, panels, "tokens", WHOLE),
     )
 
 

@@ -141,7 +141,7 @@ def _answer(runs: Runs) -> Answer:
             "on the machine disturbs the ratio little.",
             "A story repeats nothing: what it loses is why guessing is off unless asked for.",
         ],
-        draw=lambda figure: pictures.bars(figure, panels, "times as fast", PLAIN),
+        draw=lambda figure: pictures.bars(figure, panels, "times as fast"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pie_backend.batch import PageFile
+from pie_backend.engine import huge_pages
 from pie_backend.page_files import read_pages, write_pages
 
 
@@ -39,7 +40,7 @@ class KVCache:
         planes = 2 * shape.num_kv_heads
         size = (shape.num_layers, planes, num_pages, shape.page_size, shape.head_dim)
         # Filled now, so that the memory is there before the first request and not when it is late.
-        self._pool = torch.empty(size, dtype=shape.dtype).fill_(0)
+        self._pool = huge_pages.empty(size, shape.dtype).fill_(0)
         layers, head_dim = shape.num_layers, shape.head_dim
         host_size = (num_host_pages, layers, planes, shape.page_size, head_dim)
         self._host = torch.empty(host_size, dtype=shape.dtype).fill_(0)

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from pie_backend.batch import Row
 from pie_backend.engine.attention.cpu import CpuAttention
+from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
-    HugePages,
     NativeNorm,
     NativePlacement,
     TiledLinear,
@@ -65,7 +65,7 @@ def test_products(
     weight = normal(generator, num_out, num_in)
     x, other = normal(generator, num_rows, num_in), normal(generator, num_rows, num_out)
     for bias in (None, normal(generator, num_out)):
-        linear = TiledLinear(tiles, HugePages(), weight, bias)
+        linear = TiledLinear(tiles, Slabs(), weight, bias)
         exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
         scale = num_in**0.5
         assert_close(linear(x), exact, 0.05)
@@ -78,13 +78,13 @@ def test_products_of_more_rows_than_stay_in_the_cache(
     tiles: Kernels, generator: torch.Generator
 ) -> None:
     weight, x = normal(generator, 64, 2048), normal(generator, 700, 2048)
-    found = TiledLinear(tiles, HugePages(), weight, None)(x)
+    found = TiledLinear(tiles, Slabs(), weight, None)(x)
     assert_close(found, F.linear(x.double(), weight.double()), 0.2)
 
 
 def test_weights_do_not_overlap(tiles: Kernels, generator: torch.Generator) -> None:
     """Matrices of one model lie side by side in memory."""
-    memory = HugePages()
+    memory = Slabs()
     weights = [normal(generator, size, 32) for size in (33, 32, 65)]
     layers = [TiledLinear(tiles, memory, weight, None) for weight in weights]
     x = normal(generator, 3, 32)

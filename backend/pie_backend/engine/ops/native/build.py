@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_SOURCES = ("rows.c", "linear.c", "decode.c", "prefill.c")
-_HEADERS = ("common.h",)
+_SOURCES = ("rows.c", "linear.c", "decode.c", "decode_tiles.c", "prefill.c")
+_HEADERS = ("common.h", "decode.h")
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno")
 _TIMEOUT_S = 120
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written"

@@ -1,24 +1,14 @@
 // Attention of rows of one token over pages, where they lie: nothing is gathered or copied.
-#include "common.h"
+#include "decode.h"
 
 // A round's scores and values stay in cache. More queries of one key head are two tasks.
-enum { ROUND = 256 /* tokens */, QUERIES = 8, SIZE = 256 };
-
-typedef struct {
-    const bf16 *q, *keys, *values;  // q [queries][size]; keys and values of one head
-    const int32_t *pages;
-    const float *bias;  // [length], added to the scores, or null
-    bf16 *out;          // [queries][size]
-    i64 length, page_size, size;
-    int queries;
-    float scale;
-} Task;
+enum { ROUND = 256 /* tokens */, QUERIES = 8 };
 
 typedef struct {
     i64 places[ROUND];  // of each token of the round, in numbers from its head's first
     float largest[QUERIES], total[QUERIES];
     float weights[QUERIES][ROUND];
-    __m512 sums[QUERIES][SIZE / 16];  // per 32 numbers: the even ones, then the odd ones
+    __m512 sums[QUERIES][MAX_SIZE / 16];  // per 32 numbers: the even ones, then the odd ones
 } State;
 
 static void locate(const Task *task, State *state, i64 begin, i64 end) {
@@ -136,8 +126,9 @@ static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
     }
 }
 
-static void attend(const Task *task) {
+static void attend(const Task *task, const Task *next) {
     State state;
+    fetch(task, task->values);
     for (int i = 0; i < task->queries; i++) {
         state.largest[i] = -INFINITY;
         state.total[i] = 0;
@@ -147,6 +138,7 @@ static void attend(const Task *task) {
         const i64 end = min64(task->length, begin + ROUND);
         locate(task, &state, begin, end);
         score(task, &state, begin, end);
+        if (!begin) fetch(next, next->keys);
         weigh(task, &state, up_to(end - begin, 16));
         gather_all(task, &state, begin, end);
     }
@@ -162,31 +154,54 @@ static void attend(const Task *task) {
         }
 }
 
+typedef struct {
+    const bf16 *q, *planes;
+    const int32_t *pages;
+    const i64 *lengths;
+    const float *biases;
+    bf16 *out;
+    i64 rows, q_stride, kv_heads, queries, size, plane, page_size, width, bias_stride;
+    float scale;
+} Rows;
+
+// Of all rows, their heads, and `most` queries of each at a time.
+static Task task_of(const Rows *all, i64 number, i64 most) {
+    const i64 parts = up_to(all->queries, most) / most, part = number % parts;
+    const i64 head = number / parts % all->kv_heads, row = number / parts / all->kv_heads;
+    const i64 query = head * all->queries + part * most;
+    return (Task){
+        .q = all->q + row * all->q_stride + query * all->size,
+        .keys = all->planes + head * all->plane,
+        .values = all->planes + (all->kv_heads + head) * all->plane,
+        .pages = all->pages + row * all->width,
+        .bias = all->biases ? all->biases + row * all->bias_stride : 0,
+        .out = all->out + (row * all->kv_heads * all->queries + query) * all->size,
+        .length = all->lengths[row],
+        .page_size = all->page_size,
+        .size = all->size,
+        .queries = (int)min64(most, all->queries - part * most),
+        .scale = all->scale,
+    };
+}
+
 // q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
 // pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
 void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
                      const float *biases, bf16 *out, i64 rows, i64 q_stride, i64 kv_heads,
                      i64 queries, i64 size, i64 plane, i64 page_size, i64 width, i64 bias_stride,
                      float scale) {
-    const i64 parts = up_to(queries, QUERIES) / QUERIES;
-#pragma omp parallel for num_threads(pie_threads) schedule(dynamic) collapse(3)
-    for (i64 row = 0; row < rows; row++)
-        for (i64 head = 0; head < kv_heads; head++)
-            for (i64 part = 0; part < parts; part++) {
-                const i64 query = head * queries + part * QUERIES;
-                const Task task = {
-                    .q = q + row * q_stride + query * size,
-                    .keys = planes + head * plane,
-                    .values = planes + (kv_heads + head) * plane,
-                    .pages = pages + row * width,
-                    .bias = biases ? biases + row * bias_stride : 0,
-                    .out = out + (row * kv_heads * queries + query) * size,
-                    .length = lengths[row],
-                    .page_size = page_size,
-                    .size = size,
-                    .queries = (int)min64(QUERIES, queries - part * QUERIES),
-                    .scale = scale,
-                };
-                attend(&task);
-            }
+    const Rows all = {q,       planes, pages, lengths,   biases, out,         rows, q_stride,
+                      kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
+    const i64 most = pie_has_tiles ? TILE_QUERIES : QUERIES;
+    const i64 tasks = rows * kv_heads * (up_to(queries, most) / most);
+    // Turn by turn: neighbours are about as long, and each thread knows what it will read next.
+#pragma omp parallel num_threads(pie_threads)
+    {
+        const i64 threads = omp_get_num_threads();
+        for (i64 number = omp_get_thread_num(); number < tasks; number += threads) {
+            const Task task = task_of(&all, number, most);
+            const Task next = task_of(&all, min64(number + threads, tasks - 1), most);
+            (pie_has_tiles ? attend_on_tiles : attend)(&task, &next);
+        }
+    }
 }

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
-
 import torch
 
+from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.ops.native.library import PLAIN, PLUS, SILU, TIMES, Kernels
-
-_SLAB_BYTES = 64 << 20
-_ALIGNMENT = 32
-"""In numbers: a line of the cache."""
-
-
-class HugePages:
-    """Memory for weights in large pages: a step reads all of them, and small ones cost a tenth."""
-
-    def __init__(self) -> None:
-        self._slab = torch.empty(0, dtype=torch.bfloat16)
-        self._used = 0
-
-    def take(self, size: int) -> torch.Tensor:
-        """bfloat16 [size], never given back"""
-        if self._used + size > len(self._slab):
-            memory = mmap.mmap(-1, max(2 * size, _SLAB_BYTES))
-            if hasattr(mmap, "MADV_HUGEPAGE"):
-                memory.madvise(mmap.MADV_HUGEPAGE)
-            self._slab, self._used = torch.frombuffer(memory, dtype=torch.bfloat16), 0
-        begin, self._used = self._used, self._used + -(-size // _ALIGNMENT) * _ALIGNMENT
-        return self._slab[begin : begin + size]
 
 
 class TiledLinear:
@@ -37,7 +14,7 @@ class TiledLinear:
     def __init__(
         self,
         kernels: Kernels,
-        memory: HugePages,
+        memory: Slabs,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
     ) -> None:

@@ -6,13 +6,13 @@ import torch
 
 from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.ops.base import Linear, Norm, Placement
 from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
-    HugePages,
     NativeNorm,
     NativePlacement,
     TiledLinear,
@@ -33,7 +33,7 @@ class NativeOperators:
                 f"this model's have {config.head_dim}"
             )
         self._kernels = Kernels()
-        self._memory = HugePages()
+        self._memory = Slabs()
         self.name = self._kernels.name
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:

@@ -100,34 +100,36 @@ static void score(const Row *row, State *state, const bf16 *q, const bf16 *keys,
     }
 }
 
-// Scores of query i to weights; it sees the first `seen` of these `count` keys.
+static inline __mmask16 seen_of(i64 seen, i64 key) { return key < seen ? first(seen - key) : 0; }
+
+// Scores of query i to weights, as powers of two; it sees the first `seen` of these `count` keys.
 static void weigh(const Row *row, State *state, int i, i64 seen, i64 count) {
-    const __m512 lowest = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(row->scale);
-    __m512 most = _mm512_set1_ps(state->largest[i]);
-    for (i64 key = 0; key < count; key += 16) {
-        const __m512 raw = _mm512_loadu_ps(&state->scores[i][key]);
-        const __m512 score =
-            _mm512_mask_mul_ps(lowest, key < seen ? first(seen - key) : 0, raw, scale);
-        _mm512_storeu_ps(&state->scores[i][key], score);
-        most = _mm512_max_ps(most, score);
-    }
-    const float largest = _mm512_reduce_max_ps(most);
-    const float shrink = expf(state->largest[i] - largest);
+    const __m512 scale = _mm512_set1_ps(row->scale * 1.44269504f);
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (i64 key = 0; key < count; key += 16)
+        most = _mm512_mask_max_ps(most, seen_of(seen, key), most,
+                                  _mm512_loadu_ps(&state->scores[i][key]));
+    const float before = state->largest[i];
+    const float largest = fmaxf(before, _mm512_reduce_max_ps(_mm512_mul_ps(most, scale)));
+    const __m512 base = _mm512_set1_ps(largest);
     __m512 total = _mm512_setzero_ps();
     for (i64 key = 0; key < count; key += 16) {
-        const __m512 score = _mm512_loadu_ps(&state->scores[i][key]);
+        const __m512 raw = _mm512_loadu_ps(&state->scores[i][key]);
         const __m512 weight = _mm512_maskz_mov_ps(
-            key < seen ? first(seen - key) : 0,
-            exp_ps(_mm512_sub_ps(score, _mm512_set1_ps(largest))));
+            seen_of(seen, key), exp2_rough(_mm512_fmsub_ps(raw, scale, base)));
         store_bf16(&state->weights[i][key], weight);
         total = _mm512_add_ps(total, weight);
     }
-    state->total[i] = state->total[i] * shrink + _mm512_reduce_add_ps(total);
     state->largest[i] = largest;
-    if (shrink < 1)
-        for (i64 d = 0; d < row->size; d += 16)
-            _mm512_storeu_ps(&state->sums[i][d], _mm512_mul_ps(_mm512_loadu_ps(&state->sums[i][d]),
-                                                               _mm512_set1_ps(shrink)));
+    if (largest == before) {
+        state->total[i] += _mm512_reduce_add_ps(total);
+        return;
+    }
+    const __m512 shrink = exp2_rough(_mm512_set1_ps(before - largest));
+    state->total[i] = state->total[i] * _mm512_cvtss_f32(shrink) + _mm512_reduce_add_ps(total);
+    for (i64 d = 0; d < row->size; d += 16)
+        _mm512_storeu_ps(&state->sums[i][d],
+                         _mm512_mul_ps(_mm512_loadu_ps(&state->sums[i][d]), shrink));
 }
 
 // sums += weights v for `count` keys

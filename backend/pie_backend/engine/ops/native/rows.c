@@ -1,7 +1,7 @@
 // What is done to each token by itself: norms, rotary positions, keys and values to their pages.
 #include "common.h"
 
-int pie_threads = 1;
+int pie_threads = 1, pie_has_tiles = 0;
 
 void pie_set_threads(int threads) { pie_threads = threads; }
 
@@ -11,7 +11,10 @@ void pie_set_threads(int threads) { pie_threads = threads; }
 
 enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
 
-int pie_allow_amx(void) { return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0; }
+int pie_allow_amx(void) {
+    pie_has_tiles = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    return pie_has_tiles;
+}
 #else
 int pie_allow_amx(void) { return 0; }
 #endif

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -14,6 +14,7 @@ from pie_daemon.host.context import HostContext, HostPorts, Models
 from pie_daemon.host.run import Outcome as RunOutcome
 from pie_daemon.host.stop import Reason
 from pie_daemon.host.topics import Topics
+from pie_daemon.host.turnstile import Turnstile
 from pie_daemon.runtime.child import Child
 from pie_daemon.runtime.outcome import Budgets, Outcome, Status, Usage
 from pie_daemon.runtime.outside.tools import ProgramTools, Tools
@@ -46,6 +47,7 @@ class Shared:
     web: Web
     tools: Tools
     saved: SavedContexts
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 LaunchChild = Callable[["Instance", str, str, Budgets], "Instance"]
@@ -119,6 +121,7 @@ class Execution:
             saved=UserContexts(self._shared.saved, launch.username),
             priority_max=launch.grants.priority_max,
             ports=self._ports(instance),
+            turnstile=self._shared.turnstile,
         )
 
     def _ports(self, instance: Instance) -> HostPorts:

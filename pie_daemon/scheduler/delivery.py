@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
-from pie_backend.batch import Logprobs, Probed, Row
+from pie_backend.batch import BatchResult, Logprobs, Probed, Row
 
 
 @dataclass(slots=True)
@@ -50,6 +50,21 @@ class Delivery:
     """New tokens by owner."""
     ended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests that have come to their end by owner."""
+
+
+Answer = tuple[Sequence[int], Sequence[Logprobs | None], Sequence[Probed]]
+"""To one row: drawn tokens, a log probability for each or None, what the probes saw."""
+
+
+def answers(result: BatchResult, step: int, num_rows: int) -> Iterable[Answer]:
+    """Row by row. Raises: BackendError: it is the answer to something else."""
+    logprobs: Sequence[Sequence[Logprobs | None]] = result.logprobs or [
+        (None,) * len(row) for row in result.tokens
+    ]
+    probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(result.tokens)
+    if result.step != step or (not len(result.tokens) == len(logprobs) == len(probes) == num_rows):
+        raise BackendError(f"the backend answered step {result.step} with the wrong rows")
+    return zip(result.tokens, logprobs, probes, strict=True)
 
 
 def check_answer(

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pie_backend.base import BackendError
-from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Probed, Row
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.context import Run
 from pie_daemon.scheduler.contexts import ContextTable
-from pie_daemon.scheduler.delivery import Counters, Delivery, check_answer
+from pie_daemon.scheduler.delivery import Counters, Delivery, answers, check_answer
 from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.guide import Guide
@@ -282,18 +281,10 @@ class SchedulerState:
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made."""
         flight = self._land()
-        logprobs: Sequence[Sequence[Logprobs | None]] = result.logprobs or [
-            (None,) * len(row) for row in result.tokens
-        ]
-        probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(result.tokens)
-        if result.step != self.counters.steps or (
-            not len(result.tokens) == len(logprobs) == len(probes) == len(flight)
-        ):
-            raise BackendError(f"the backend answered step {result.step} with the wrong rows")
+        answered = answers(result, self.counters.steps, len(flight))
         delivery = Delivery()
         self._moving.clear()
-        answers = zip(flight, result.tokens, logprobs, probes, strict=True)
-        for (request, row), tokens, ones, probed in answers:
+        for (request, row), (tokens, ones, probed) in zip(flight, answered, strict=True):
             check_answer(row, tokens, ones, probed)
             if request.id in self.running:
                 self._moving.append(request)

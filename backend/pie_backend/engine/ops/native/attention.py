@@ -94,7 +94,7 @@ class NativeStep:
             v.data_ptr(),
             cache.layer_address(layer),
             self.slots.data_ptr(),
-            len(k),
+            k.shape[0],
             k.stride(0),
             cache.shape.num_kv_heads,
             cache.shape.head_dim,

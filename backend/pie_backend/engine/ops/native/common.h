@@ -94,6 +94,19 @@ typedef struct {
     uint8_t rows[16];
 } __attribute__((packed)) TileConfig;
 
+// gcc's own forms do not tell the compiler that they read this memory: it would leave out, or put
+// off, what was written there.
+#define tile_load(tile, at, stride)         \
+    do {                                    \
+        __asm__ volatile("" ::: "memory");  \
+        _tile_loadd(tile, at, stride);      \
+    } while (0)
+
+static inline void load_shapes(const TileConfig *config) {
+    __asm__ volatile("" ::"r"(config) : "memory");
+    _tile_loadconfig(config);
+}
+
 // Tiles 0-3 are sums, a pair of them for each half of the rows; 4 and 5 the halves of the left
 // factor; 6 and 7 the right factor, always whole.
 static inline void configure_tiles(int upper_rows, int lower_rows) {
@@ -104,6 +117,6 @@ static inline void configure_tiles(int upper_rows, int lower_rows) {
         config.rows[i] = (uint8_t)(rows[i] ? rows[i] : 1);
         config.row_bytes[i] = 64;
     }
-    _tile_loadconfig(&config);
+    load_shapes(&config);
 }
 #endif

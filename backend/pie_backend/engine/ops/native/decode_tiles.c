@@ -26,7 +26,7 @@ static void shape_tiles(int products) {
         config.rows[i] = low ? QUERIES : 16;
         config.row_bytes[i] = narrow ? QUERIES * 4 : 64;
     }
-    _tile_loadconfig(&config);
+    load_shapes(&config);
 }
 
 static void pack_queries(const Task *task, State *state) {
@@ -71,8 +71,8 @@ static void multiply_keys(const Task *task, State *state, i64 begin, i64 count) 
         const bf16 *keys = rows_of(task, state, task->keys, begin, at);
         _tile_zero(0);
         for (i64 d = 0; d < task->size; d += 32) {
-            _tile_loadd(4, keys + d, task->size * 2);
-            _tile_loadd(2, state->q[d / 32], QUERIES * 4);
+            tile_load(4, keys + d, task->size * 2);
+            tile_load(2, state->q[d / 32], QUERIES * 4);
             _tile_dpbf16ps(0, 4, 2);
         }
         _tile_stored(0, state->products[at], QUERIES * 4);
@@ -156,24 +156,24 @@ static void gather(const Task *task, State *state, i64 begin, i64 count, i64 d) 
     const i64 stride = MAX_SIZE * 4;
     float *sums = &state->sums[0][d];
     const int wide = d + 32 < task->size;
-    _tile_loadd(0, sums, stride);
-    _tile_loadd(1, sums + 16, stride);
+    tile_load(0, sums, stride);
+    tile_load(1, sums + 16, stride);
     if (wide) {
-        _tile_loadd(2, sums + 32, stride);
-        _tile_loadd(3, sums + 48, stride);
+        tile_load(2, sums + 32, stride);
+        tile_load(3, sums + 48, stride);
     }
     for (i64 token = 0; token < count; token += 32) {
         bf16(*pairs)[16][16][2] = state->pairs[token / 32 % 2];
         pair_up(task, state, pairs, begin, token, d);
-        _tile_loadd(4, state->weights[0] + token, ROUND * 2);
-        _tile_loadd(6, pairs[0], 64);
+        tile_load(4, state->weights[0] + token, ROUND * 2);
+        tile_load(6, pairs[0], 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, pairs[1], 64);
+        tile_load(7, pairs[1], 64);
         _tile_dpbf16ps(1, 4, 7);
         if (wide) {
-            _tile_loadd(6, pairs[2], 64);
+            tile_load(6, pairs[2], 64);
             _tile_dpbf16ps(2, 4, 6);
-            _tile_loadd(7, pairs[3], 64);
+            tile_load(7, pairs[3], 64);
             _tile_dpbf16ps(3, 4, 7);
         }
     }

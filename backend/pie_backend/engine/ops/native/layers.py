@@ -45,7 +45,7 @@ class TiledLinear:
 
     def _compute(self, x: torch.Tensor, then: int, other: torch.Tensor | None) -> torch.Tensor:
         x = x.contiguous()
-        out = x.new_empty(len(x), self._num_out)
+        out = x.new_empty(x.shape[0], self._num_out)
         other_at = None if other is None else other.contiguous().data_ptr()
         self._run(
             x.data_ptr(),
@@ -53,7 +53,7 @@ class TiledLinear:
             self._bias_at,
             other_at,
             out.data_ptr(),
-            len(x),
+            x.shape[0],
             self._num_out,
             self._num_in,
             then,

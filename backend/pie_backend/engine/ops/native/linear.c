@@ -53,15 +53,6 @@ static inline void clear_sums(int lower) {
     }
 }
 
-static inline void load_sums(Sums sums, int lower) {
-    _tile_loadd(0, sums[0], 64);
-    _tile_loadd(1, sums[1], 64);
-    if (lower) {
-        _tile_loadd(2, sums[2], 64);
-        _tile_loadd(3, sums[3], 64);
-    }
-}
-
 static inline void store_sums(Sums sums, int lower) {
     _tile_stored(0, sums[0], 64);
     _tile_stored(1, sums[1], 64);
@@ -76,13 +67,13 @@ static inline void multiply(const bf16 *x, i64 k, const bf16 *weight, i64 steps,
                             int fresh) {
     for (; steps; steps--, x += 32, weight += 2 * TILE) {
         if (fresh) prefetch_tiles(weight);
-        _tile_loadd(4, x, k * 2);
-        _tile_loadd(6, weight, 64);
+        tile_load(4, x, k * 2);
+        tile_load(6, weight, 64);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, weight + TILE, 64);
+        tile_load(7, weight + TILE, 64);
         _tile_dpbf16ps(1, 4, 7);
         if (lower) {
-            _tile_loadd(5, x + 16 * k, k * 2);
+            tile_load(5, x + 16 * k, k * 2);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -119,60 +110,42 @@ static void finish_block(const Job *job, i64 row, int count, i64 block, Sums sum
     }
 }
 
-// Numbers [from, to) of k, of which the first ones clear the sums and the last ones finish them.
-typedef struct { i64 from, to; } Part;
+// The lines that a block's results go to, asked for before they are there.
+static inline void prefetch_results(const Job *job, i64 row, int count, i64 block) {
+    for (int i = 0; i < count; i++)
+        __builtin_prefetch(job->y + (row + i) * job->n + block * BLOCK, 1, 3);
+}
 
-static void one_block(const Job *job, i64 row, i64 end, i64 block, Part part, Sums sums,
-                      int fresh) {
+static void one_block(const Job *job, i64 row, i64 end, i64 block, int fresh) {
     const int count = (int)min64(32, end - row), lower = (int)max64(0, count - 16);
     const int ragged = job->rows > 32 && count < 32;
+    Sums sums;
     if (ragged) configure_tiles(count - lower, lower);
-    part.from ? load_sums(sums, lower) : clear_sums(lower);
-    multiply(job->x + row * job->k + part.from, job->k,
-             job->weight + (block * job->k + part.from) * BLOCK, (part.to - part.from) / 32, lower,
-             fresh);
+    clear_sums(lower);
+    prefetch_results(job, row, count, block);
+    multiply(job->x + row * job->k, job->k, job->weight + block * job->k * BLOCK, job->k / 32,
+             lower, fresh);
     store_sums(sums, lower);
-    if (part.to == job->k) finish_block(job, row, count, block, sums);
+    finish_block(job, row, count, block, sums);
     if (ragged) configure_tiles(16, 16);
 }
 
-// Few rows: each thread streams its share of the weights through, once.
-static void few_rows(const Job *job, i64 thread, i64 threads) {
-    const i64 blocks = up_to(job->n, BLOCK) / BLOCK;
-    Sums sums;
-    for (i64 block = blocks * thread / threads; block < blocks * (thread + 1) / threads; block++)
-        for (i64 row = 0; row < job->rows; row += 32)
-            one_block(job, row, job->rows, block, (Part){0, job->k}, sums, !row);
-}
-
-// Many rows: each thread takes some of them. Of the weights it takes as much at a time as stays in
-// its first-level cache while rows pass by, and as many rows as stay in the second-level one.
-enum { PART = 384, PANEL = 640 << 10 /* bytes */, MANY = 192, MOST = 1024 };
-
-static void many_rows(const Job *job, i64 thread, i64 threads) {
-    const i64 blocks = up_to(job->n, BLOCK) / BLOCK, share = up_to(job->rows, 32 * threads) / threads;
-    const i64 parts = up_to(job->k, PART) / PART, length = up_to(job->k, parts * 32) / parts;
-    const i64 step = min64(MOST, max64(32, PANEL / (job->k * 2) / 32 * 32));
-    const i64 last = min64(job->rows, (thread + 1) * share);
-    Sums sums[MOST / 32];
-    for (i64 first = thread * share; first < last; first += step)
-        for (i64 block = 0; block < blocks; block++)
-            for (i64 from = 0; from < job->k; from += length) {
-                const Part part = {from, min64(from + length, job->k)};
-                const i64 end = min64(first + step, last);
-                for (i64 row = first; row < end; row += 32)
-                    one_block(job, row, end, block, part, sums[(row - first) / 32], row == first);
-            }
-}
+// So many rows of x that they stay in a core's second-level cache while the weights pass by.
+static i64 rows_at_a_time(i64 k) { return max64(32, (1 << 19) / (k * 2) / 32 * 32); }
 
 void pie_linear(const bf16 *x, const bf16 *weight, const float *bias, const bf16 *other, bf16 *y,
                 i64 rows, i64 n, i64 k, int epilogue) {
     const Job job = {x, weight, other, bias, y, rows, n, k, epilogue};
+    const i64 blocks = up_to(n, BLOCK) / BLOCK, step = rows_at_a_time(k);
 #pragma omp parallel num_threads(pie_threads)
     {
         const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
         configure_tiles((int)min64(16, rows), (int)max64(0, min64(16, rows - 16)));
-        (rows < MANY ? few_rows : many_rows)(&job, thread, threads);
+        for (i64 from = 0; from < rows; from += step)
+            for (i64 block = blocks * thread / threads; block < blocks * (thread + 1) / threads;
+                 block++)
+                for (i64 row = from; row < min64(rows, from + step); row += 32)
+                    one_block(&job, row, min64(rows, from + step), block, row == from);
         _tile_release();
     }
 }

@@ -80,13 +80,13 @@ static void score(const Row *row, State *state, const bf16 *q, const bf16 *keys,
         _tile_zero(2);
         _tile_zero(3);
         for (i64 d = 0; d < row->size; d += 32) {
-            _tile_loadd(4, q + d, stride);
-            _tile_loadd(6, left + d * 16, 64);
+            tile_load(4, q + d, stride);
+            tile_load(6, left + d * 16, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, right + d * 16, 64);
+            tile_load(7, right + d * 16, 64);
             _tile_dpbf16ps(1, 4, 7);
             if (lower) {
-                _tile_loadd(5, q + 16 * row->q_stride + d, stride);
+                tile_load(5, q + 16 * row->q_stride + d, stride);
                 _tile_dpbf16ps(2, 5, 6);
                 _tile_dpbf16ps(3, 5, 7);
             }
@@ -135,21 +135,21 @@ static void weigh(const Row *row, State *state, int i, i64 seen, i64 count) {
 // sums += weights v for `count` keys
 static void gather(const Row *row, State *state, const bf16 *values, i64 count, int lower) {
     for (i64 d = 0; d < row->size; d += 32) {
-        _tile_loadd(0, &state->sums[0][d], SIZE * 4);
-        _tile_loadd(1, &state->sums[0][d + 16], SIZE * 4);
+        tile_load(0, &state->sums[0][d], SIZE * 4);
+        tile_load(1, &state->sums[0][d + 16], SIZE * 4);
         if (lower) {
-            _tile_loadd(2, &state->sums[16][d], SIZE * 4);
-            _tile_loadd(3, &state->sums[16][d + 16], SIZE * 4);
+            tile_load(2, &state->sums[16][d], SIZE * 4);
+            tile_load(3, &state->sums[16][d + 16], SIZE * 4);
         }
         for (i64 key = 0; key < count; key += 32) {
             const bf16 *tile = values + key * row->size + d * 32;
-            _tile_loadd(4, &state->weights[0][key], KEYS * 2);
-            _tile_loadd(6, tile, 64);
+            tile_load(4, &state->weights[0][key], KEYS * 2);
+            tile_load(6, tile, 64);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, tile + TILE, 64);
+            tile_load(7, tile + TILE, 64);
             _tile_dpbf16ps(1, 4, 7);
             if (lower) {
-                _tile_loadd(5, &state->weights[16][key], KEYS * 2);
+                tile_load(5, &state->weights[16][key], KEYS * 2);
                 _tile_dpbf16ps(2, 5, 6);
                 _tile_dpbf16ps(3, 5, 7);
             }

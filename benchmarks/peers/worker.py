@@ -32,7 +32,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**_environment(), **env},
+            env={**environment(), **env},
         )
         self._answer()
         self._rest()
@@ -74,17 +74,23 @@ def require(peer: str) -> None:
         )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without what Pie says to its own threads: a peer waits as it likes best."""
     inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
     return {**inherited, "HF_HUB_OFFLINE": "1"}
 
 
-def vllm(model: Path, max_tokens: int, max_seqs: int) -> Worker:
-    """`max_tokens`: of one request.
+def vllm_environment() -> dict[str, str]:
+    """Of all ways that were tried (docs/performance.md), the fastest."""
+    return {
+        "LD_PRELOAD": str(_TCMALLOC.absolute()) if _TCMALLOC.exists() else "",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+    }
 
-    Compiled, with tcmalloc: of all ways that were tried (docs/performance.md), its fastest.
-    """
+
+def vllm(model: Path, max_tokens: int, max_seqs: int) -> Worker:
+    """`max_tokens`: of one request. Compiled, which is its fastest way, too."""
     settings = {
         "model": str(model),
         "max_model_len": max_tokens,
@@ -95,10 +101,8 @@ def vllm(model: Path, max_tokens: int, max_seqs: int) -> Worker:
         "vllm_worker.py",
         "vllm",
         settings,
-        LD_PRELOAD=str(_TCMALLOC.absolute()) if _TCMALLOC.exists() else "",
-        VLLM_CPU_KVCACHE_SPACE="2",
-        VLLM_CPU_OMP_THREADS_BIND="0-1",
         # Its engine runs in the worker itself, so that it can be stopped with it.
+        **vllm_environment(),
         VLLM_ENABLE_V1_MULTIPROCESSING="0",
     )
 

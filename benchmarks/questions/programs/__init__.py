@@ -1,0 +1,1 @@
+"""Programs against clients that do the same work over HTTP."""

@@ -34,6 +34,7 @@ QUESTIONS = {
     "contention": "benchmarks.questions.contention:Contention",
     "speculation": "benchmarks.questions.speculation:Speculation",
     "tax": "benchmarks.questions.tax:Tax",
+    "programs": "benchmarks.questions.programs.question:Programs",
     "host_calls": "benchmarks.questions.host_calls:HostCalls",
     "launches": "benchmarks.questions.launches:Launches",
     "idle_memory": "benchmarks.questions.idle_memory:IdleMemory",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TEXT = CHECKPOINTS.absolute() / "qwen3-88m-text"
 COPYING = CHECKPOINTS.absolute() / "qwen3-88m-copying"
+END = "<|end|>"
 _FOLLOWING = COPYING / "following.json"
 
 
@@ -25,10 +26,11 @@ def text_checkpoint() -> Path:
     weights = checkpoint(SMALL)
     if not (TEXT / "tokenizer.json").is_file():
         TEXT.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "model.safetensors"):
-            if not (TEXT / name).exists():
-                (TEXT / name).symlink_to(weights / name)
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if not (TEXT / "model.safetensors").exists():
+            (TEXT / "model.safetensors").symlink_to(weights / "model.safetensors")
+        config = SMALL.config | {"eos_token_id": 0}
+        (TEXT / "config.json").write_text(json.dumps(config, indent=2))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}
         (TEXT / "tokenizer_config.json").write_text(json.dumps(settings))
         _write_tokenizer(TEXT / "tokenizer.json")
     return TEXT
@@ -92,6 +94,7 @@ def _write_tokenizer(path: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=SMALL.vocab,
+        special_tokens=[END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -29,8 +29,8 @@ def json_schema(prompt: list[int], schema: dict[str, Any]) -> int:
     context = begun(prompt)
     written, num_tokens = "{", 0
     for name, value in schema["properties"].items():
-        context.append(model.encode(f"{written}{json.dumps(name)}:"))
-        options = [json.dumps(option) for option in value["enum"]]
+        context.append(model.encode(f'{written}{json.dumps(name)}:"'))
+        options = [f'{option}"' for option in value["enum"]]
         generation = context.generate(
             constraint=Constraint.choice(model, options), temperature=0, chunk_tokens=0
         )

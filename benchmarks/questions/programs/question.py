@@ -58,10 +58,13 @@ class Programs:
 
 
 def _measured(stage: Stage, tool: str, quick: bool) -> Measured:
-    widths, rounds = ((1,), 1) if quick else ((1, NUM_AGENTS), 2)
+    # Eight agents are eight samples.
+    rounds = {1: 1} if quick else {1: 2, NUM_AGENTS: 1}
     with Contest(stage, tool, with_vllm=not quick) as contest:
         return {
-            workload.label: {width: contest.measure(workload, width, rounds) for width in widths}
+            workload.label: {
+                width: contest.measure(workload, width, number) for width, number in rounds.items()
+            }
             for workload in stage.workloads
         }
 

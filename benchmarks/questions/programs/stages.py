@@ -73,6 +73,7 @@ class Contest:
         self._with_vllm = with_vllm
         self._stack = AsyncExitStack()
         self._sides: dict[Contender, Side] = {}
+        self._warm: set[Side] = set()
 
     def __enter__(self) -> Contest:
         self._runner = asyncio.Runner()
@@ -110,6 +111,9 @@ class Contest:
     def _turn(
         self, workload: Workload, num_agents: int, side: Side, place: int, number: int
     ) -> Run:
+        if number < 0 and side in self._warm:
+            return Run(0.0, 0)
+        self._warm.add(side)
         seed = f"{workload.name} {num_agents} {place} {number}"
         works = [
             workload.work(Words(Random(seed), Random(f"{seed} {agent}"), self._tool))

@@ -61,6 +61,8 @@ class Summary:
 
     def __init__(self, reports: list[Report], failed: Iterable[str] = ()) -> None:
         self.title = targets.headline(target for one in reports for target in one.targets)
+        if any(one.quick for one in reports):
+            self.title += " (quick: too few samples to judge by)"
         self.rows = [target.row(one.name) for one in reports for target in one.targets]
         self.rows += [[name, *[""] * (len(targets.COLUMNS) - 2), "FAILED"] for name in failed]
 

@@ -11,6 +11,8 @@ from benchmarks import numbers
 from benchmarks.numbers import quantity
 
 Direction = Literal["at least", "at most"]
+Bound = tuple[float, str, Direction]
+"""With its unit."""
 _TIMES = ("s", "ms", "us")
 _SIGNS = {"at least": ">=", "at most": "<="}
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from benchmarks import pictures
 from benchmarks.question import Answer
 from benchmarks.rounds import say
+from benchmarks.targets import Target
 from pie_client import AsyncClient
 from pie_client.process import AsyncProcess
 from support.daemon import DaemonProcess
@@ -187,8 +188,19 @@ def _answer(measured: dict[str, Times]) -> Answer:
             "Two names are called in turn, and so is the drop of a handle: the mean of both.",
             "Together all calls share one interpreter lock: their sum over the wall time.",
         ],
+        targets=[
+            _within("alone", "alone_us", ALONE_US, measured),
+            _within(f"{NUM_PROGRAMS} at once", "together_us", TOGETHER_US, measured),
+        ],
         draw=lambda figure: _draw(measured, figure),
     )
+
+
+def _within(how: str, key: str, bound_us: float, measured: dict[str, Times]) -> Target:
+    """The share of the functions that take no longer."""
+    times = [measured[name][key] for name in FUNCTIONS if name in measured and name != EMPTY_LOOP]
+    share = 100 * sum(us <= bound_us for us in times) / len(times)
+    return Target(f"functions within {bound_us:g} us, {how}", share, 100, "%")
 
 
 def _is_slow(name: str, times: Times) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks import pictures
 from benchmarks.question import Answer
 from benchmarks.rounds import say
+from benchmarks.targets import Bound, Target
 from benchmarks.waiting import JAVASCRIPT, PYTHON, Entered, Waiting, waiting_daemon
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ ALONE_PYTHON = (PYTHON, 1, "p50 <= 10 ms")
 ALONE_JAVASCRIPT = (JAVASCRIPT, 1, "")
 MANY_PYTHON = (PYTHON, 128, "")
 MANY_JAVASCRIPT = (JAVASCRIPT, 896, "p99 <= 1,000 ms")
+ALONE_MS: Bound = (10.0, "ms", "at most")
+MANY_MS: Bound = (1000.0, "ms", "at most")
 NUM_ALONE = 60
 
 Case = tuple[str, int, str]
@@ -67,6 +70,12 @@ def _answer(samples: Samples) -> Answer:
             "Entered by the program's own clock; seen when the client has the program's word.",
             "The clients share the cores with the daemon.",
         ],
+        targets=[
+            Target(
+                "a warm Python program, p50", median(_entered(samples, ALONE_PYTHON)), *ALONE_MS
+            ),
+            Target("896 in JavaScript, p99", _p99(_entered(samples, MANY_JAVASCRIPT)), *MANY_MS),
+        ],
         draw=partial(_draw, samples),
     )
 
@@ -76,6 +85,10 @@ def _row(case: Case, entered: list[Entered]) -> list[str]:
     by_itself, seen = ([one[side] for one in entered] for side in range(2))
     times = [median(by_itself), _p99(by_itself), median(seen), _p99(seen)]
     return [LABELS[program], str(at_once), *(f"{ms:,.1f}" for ms in times), expected]
+
+
+def _entered(samples: Samples, case: Case) -> list[float]:
+    return [one.entered_ms for one in samples[case]]
 
 
 def _p99(values: list[float]) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from benchmarks import pictures
 from benchmarks.question import Answer
 from benchmarks.rounds import say
+from benchmarks.targets import Target
 from pie_backend.base import Backend
 from pie_backend.batch import (
     AdapterInfo,
@@ -150,6 +151,10 @@ def _answer(measured: dict[str, dict[int, list[float]]]) -> Answer:
         notes=[
             "Nobody else runs; the backend is the dummy one, whose own time does not count.",
             f"Expected: at most {EXPECTED_US:,}. Beyond that: {beyond or 'nothing'}.",
+        ],
+        targets=[
+            Target(f"{most} rows, {kind}", by_rows[most], EXPECTED_US, "us", "at most")
+            for kind, by_rows in medians.items()
         ],
         draw=partial(_draw, medians),
     )

@@ -13,8 +13,10 @@ from benchmarks.contenders.bare_loop import BareLoop, pages_for
 from benchmarks.contenders.decode_loops import DecodeLoops
 from benchmarks.load import Load
 from benchmarks.model import checkpoint, prompts
+from benchmarks.numbers import quantity
 from benchmarks.question import Answer
 from benchmarks.rounds import take_turns
+from benchmarks.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +28,12 @@ WAYS = {
     "generate": "`generate`, {}",
     "stream": "streamed to a client by the token, {}",
     "passes": "`forward-pass` loop, {}",
+}
+# way -> programs -> what a token may cost beyond the bare loop
+MAY_COST = {
+    "generate": {1: (1.0, "%"), 8: (1.0, "%"), 32: (1.0, "%")},
+    "stream": {8: (5.0, "%"), 32: (10.0, "%")},
+    "passes": {32: (300.0, "us")},
 }
 
 
@@ -109,6 +117,12 @@ def _answer(samples: dict[int, dict[str, list[Cost]]], new_tokens: int, missing:
             for width, one in samples.items()
         },
         notes=_notes(samples, missing),
+        targets=[
+            target
+            for way, label in WAYS.items()
+            for width, by_name in token_us.items()
+            for target in _targets(label, width, by_name, MAY_COST[way].get(width))
+        ],
         draw=partial(_draw, token_us),
     )
 
@@ -118,6 +132,27 @@ def _cell(token_us: dict[str, float], name: str) -> str:
     if name == BARE:
         return f"{cost:,.0f}"
     return f"{cost:,.0f} ({cost - bare:+,.0f}, {cost / bare - 1:+.1%})"
+
+
+def _targets(
+    label: str, width: int, token_us: dict[str, float], may_cost: tuple[float, str] | None
+) -> list[Target]:
+    """Of one way, for each language that there is."""
+    bare = token_us[BARE]
+    bound, unit = may_cost or (0.0, "")
+    return [
+        Target(
+            f"{name}, {width} {'program' if width == 1 else 'programs'}",
+            us - bare if unit == "us" else 100 * (us / bare - 1),
+            bound,
+            unit,
+            "at most",
+            pie=quantity(us, "us"),
+            other=f"bare loop: {quantity(bare, 'us')}",
+        )
+        for name, us in token_us.items()
+        if may_cost and name.startswith(label.format(""))
+    ]
 
 
 def _notes(samples: dict[int, dict[str, list[Cost]]], missing: str) -> list[str]:

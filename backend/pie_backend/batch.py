@@ -258,5 +258,7 @@ class BackendConfig(msgspec.Struct, frozen=True):
     """Memory of all adapters together."""
     kernels: str = "auto"
     """`native`: compiled for this processor; `torch`; `auto`: native where it can be had."""
+    weights: str = "auto"
+    """Of linear layers: `auto`, in the dtype; `int8`, with a scale for each output."""
     num_threads: int | None = None
     """Threads of torch; None takes every core of the process's affinity."""

@@ -57,6 +57,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             device=backend.device,
             dtype=backend.dtype,
             kernels=backend.kernels,
+            weights=backend.weights,
             placement=backend.placement,
             page_size=scheduler.page_size,
             kv_pages=backend.kv_pages,

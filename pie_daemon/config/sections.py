@@ -52,6 +52,15 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             why="the fastest that the machine can do",
         ),
     ] = "auto"
+    weights: Annotated[
+        Literal["auto", "int8"],
+        setting(
+            "auto: linear layers in dtype; int8: rounded to 8 bits with a scale for each output, "
+            "which takes native kernels on a processor with AMX",
+            reload="rebuild",
+            why="rounding changes what a model says",
+        ),
+    ] = "auto"
     placement: Annotated[
         Literal["process", "inline"],
         setting(

@@ -119,7 +119,7 @@ def build_engine(config: BackendConfig) -> Engine:
     decoder_config = read_config(model)
     try:
         with torch.inference_mode():
-            ops = choose_operators(config.kernels, decoder_config, dtype)
+            ops = choose_operators(config.kernels, decoder_config, dtype, config.weights)
             decoder = load_decoder(decoder_config, Checkpoint(model.path, dtype), ops)
             cache = _make_cache(config, decoder_config, dtype)
     except (RuntimeError, MemoryError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from pie_backend.base import BackendError
 from pie_backend.batch import Row
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.ragged import flatten
@@ -42,3 +43,17 @@ def test_logits(checkpoint: Checkpoint, open_engine: Callable[..., Engine], kern
     ours = distance(logits(open_engine(checkpoint, dtype="bfloat16", kernels=kernels), tokens))
     theirs = distance(checkpoint.logits(tokens, torch.bfloat16))
     assert ours < min(_TOLERANCE, 1.25 * theirs), f"transformers is {theirs} away"
+
+
+def test_int8_weights(qwen3: Checkpoint, open_engine: Callable[..., Engine]) -> None:
+    """Further from float32 than bfloat16 is, but by little: as far as eight bits a weight are."""
+    try:
+        engine = open_engine(qwen3, dtype="bfloat16", weights="int8")
+    except BackendError as why:
+        pytest.skip(str(why))
+    tokens = qwen3.generate(prompts(16)[-1], 64)
+    expected = qwen3.logits(tokens)
+    error = (logits(engine, tokens) - expected).abs().mean() / expected.std()
+    plain = (logits(open_engine(qwen3, dtype="bfloat16"), tokens) - expected).abs().mean()
+    assert "int8" in engine.info.kernels
+    assert plain / expected.std() < error < 0.1, (error, plain)

@@ -108,5 +108,11 @@ def test_what_they_do_not_compute(qwen3: Checkpoint, open_engine: OpenEngine) ->
     decoder_config = replace(read_config(resolve(qwen3.path)), head_dim=24)
     with pytest.raises(BackendError, match="a multiple of 32; this model's have 24"):
         choose_operators("native", decoder_config, torch.bfloat16)
+    with pytest.raises(
+        BackendError, match="weights=int8 needs native kernels: the kernels compute"
+    ):
+        choose_operators("auto", decoder_config, torch.float32, "int8")
+    with pytest.raises(BackendError, match="weights 'int4' are unknown; supported: auto, int8"):
+        choose_operators("auto", decoder_config, torch.bfloat16, "int4")
     with pytest.raises(BackendError, match="'fast' are unknown; supported: auto, native, torch"):
         choose_operators("fast", decoder_config, torch.bfloat16)

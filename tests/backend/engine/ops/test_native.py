@@ -13,6 +13,7 @@ from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
+    Int8Linear,
     NativeNorm,
     NativePlacement,
     TiledLinear,
@@ -80,6 +81,23 @@ def test_products_of_more_rows_than_stay_in_the_cache(
     weight, x = normal(generator, 64, 2048), normal(generator, 700, 2048)
     found = TiledLinear(tiles, Slabs(), weight, None)(x)
     assert_close(found, F.linear(x.double(), weight.double()), 0.2)
+
+
+@pytest.mark.parametrize("num_rows", [1, 17, 40])
+def test_products_of_int8_weights(
+    tiles: Kernels, generator: torch.Generator, num_rows: int
+) -> None:
+    """They are those of the rounded weights, and a rounded weight is off by half a step at most."""
+    weight, bias = normal(generator, 40, 96), normal(generator, 40)
+    weight[3] = 0
+    x, other = normal(generator, num_rows, 96), normal(generator, num_rows, 40)
+    linear = Int8Linear(tiles, Slabs(), weight, bias)
+    steps = weight.float().abs().amax(1, keepdim=True) / 127
+    rounded = (weight.float() / steps.clamp(min=1e-9)).round() * steps
+    exact = F.linear(x.double(), rounded.double(), bias.double())
+    assert_close(linear(x), exact, 0.1)
+    assert_close(linear.silu(x), F.silu(exact), 0.1)
+    assert_close(linear.plus(x, other), exact + other.double(), 0.1)
 
 
 def test_weights_do_not_overlap(tiles: Kernels, generator: torch.Generator) -> None:

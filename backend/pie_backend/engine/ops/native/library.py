@@ -20,7 +20,9 @@ class Kernels:
     def __init__(self) -> None:
         """Raises: NoKernels."""
         library = load()
-        library.pie_set_threads(torch.get_num_threads())
+        self._num_threads = torch.get_num_threads()
+        library.pie_set_threads(self._num_threads)
+        self._scratch = torch.empty(0, dtype=torch.bfloat16)
         self.has_tiles = bool(library.pie_allow_amx())
         """AMX is there, and this process may use it."""
         self.name = "native, AMX" if self.has_tiles else "native, AVX-512"
@@ -30,8 +32,15 @@ class Kernels:
         self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
         if self.has_tiles:
             self.pack = _bind(library, "pack", [_P, _P, _N, _N])
-            self.linear = _bind(library, "linear", [_P] * 5 + [_N] * 3 + [c_int])
+            self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
+            self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
             self.attend_causal = _bind(library, "attend_causal", [_P] * 5 + [_N] * 8 + [c_float])
+
+    def scratch(self, size: int) -> torch.Tensor:
+        """bfloat16, `size` numbers for each thread; all who ask share it, one call at a time."""
+        if len(self._scratch) < size * self._num_threads:
+            self._scratch = torch.empty(size * self._num_threads, dtype=torch.bfloat16)
+        return self._scratch
 
 
 def _bind(library: CDLL, name: str, arguments: list[Any]) -> Callable[..., None]:

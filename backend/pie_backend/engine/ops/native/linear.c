@@ -8,7 +8,9 @@ enum { PLAIN, SILU, TIMES, PLUS };
 enum { BLOCK = 32, TILE = 512 /* bf16 */, AHEAD = 4096 /* bytes */ };
 
 typedef struct {
-    const bf16 *x, *weight, *other;
+    const bf16 *x, *other;
+    const void *weight;   // bf16, or int8 where there are scales
+    const float *scales;  // [n], or null
     const float *bias;
     bf16 *y;
     i64 rows, n, k;
@@ -28,6 +30,40 @@ void pie_pack(const bf16 *weight, bf16 *packed, i64 n, i64 k) {
                     out[pair * 32 + column * 2 + 1] = row < n ? weight[from + 1] : 0;
                 }
         }
+}
+
+// The same order in int8: w = scale * q, |q| <= 127, a scale for each output.
+void pie_pack_int8(const bf16 *weight, int8_t *packed, float *scales, i64 n, i64 k) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static)
+    for (i64 row = 0; row < up_to(n, BLOCK); row++) {
+        __m512 most = _mm512_setzero_ps();
+        for (i64 i = 0; row < n && i < k; i += 16)
+            most = _mm512_max_ps(most, _mm512_abs_ps(load_bf16(weight + row * k + i)));
+        const float scale = _mm512_reduce_max_ps(most) / 127;
+        if (row < n) scales[row] = scale;
+        int8_t *out = packed + row / BLOCK * BLOCK * k + row % BLOCK / 16 * TILE + row % 16 * 2;
+        for (i64 i = 0; i < k; i++) {
+            const uint32_t bits = row < n ? (uint32_t)weight[row * k + i] << 16 : 0;
+            float value;
+            memcpy(&value, &bits, sizeof value);
+            out[i / 32 * 2 * TILE + i % 32 / 2 * 32 + i % 2] =
+                scale ? (int8_t)lrintf(value / scale) : 0;
+        }
+    }
+}
+
+// bfloat16 holds every int8. What comes next is asked for from memory meanwhile.
+static void widen(const int8_t *from, bf16 *to, i64 count) {
+    for (i64 i = 0; i < count; i += 64) {
+        _mm_prefetch((const char *)from + i + AHEAD, _MM_HINT_T0);
+        for (i64 half = i; half < i + 64; half += 32) {
+            const __m256i bytes = _mm256_loadu_si256((const __m256i *)(from + half));
+            const __m512i low = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(bytes));
+            const __m512i high = _mm512_cvtepi8_epi32(_mm256_extracti128_si256(bytes, 1));
+            _mm512_storeu_si512(to + half, (__m512i)_mm512_cvtne2ps_pbh(
+                                               _mm512_cvtepi32_ps(high), _mm512_cvtepi32_ps(low)));
+        }
+    }
 }
 
 static inline __m512 follow(const Job *job, int epilogue, __mmask16 mask, i64 at, __m512 sum) {
@@ -87,6 +123,11 @@ static inline __attribute__((always_inline)) void finish_as(const int epilogue, 
     const __mmask16 left = first(job->n - column);
     const __mmask16 right = job->n > column + 16 ? first(job->n - column - 16) : 0;
     __m512 biases[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    __m512 scales[2] = {_mm512_set1_ps(1), _mm512_set1_ps(1)};
+    if (job->scales) {
+        scales[0] = _mm512_maskz_loadu_ps(left, job->scales + column);
+        scales[1] = _mm512_maskz_loadu_ps(right, job->scales + column + 16);
+    }
     if (job->bias) {
         biases[0] = _mm512_maskz_loadu_ps(left, job->bias + column);
         biases[1] = _mm512_maskz_loadu_ps(right, job->bias + column + 16);
@@ -94,8 +135,8 @@ static inline __attribute__((always_inline)) void finish_as(const int epilogue, 
     for (int i = 0; i < count; i++) {
         const i64 at = (row + i) * job->n + column;
         const float(*own)[16][16] = (const float(*)[16][16])sums + i / 16 * 2;
-        const __m512 a = _mm512_add_ps(_mm512_loadu_ps(own[0][i % 16]), biases[0]);
-        const __m512 b = _mm512_add_ps(_mm512_loadu_ps(own[1][i % 16]), biases[1]);
+        const __m512 a = _mm512_fmadd_ps(_mm512_loadu_ps(own[0][i % 16]), scales[0], biases[0]);
+        const __m512 b = _mm512_fmadd_ps(_mm512_loadu_ps(own[1][i % 16]), scales[1], biases[1]);
         store_bf16_masked(job->y + at, left, follow(job, epilogue, left, at, a));
         store_bf16_masked(job->y + at + 16, right, follow(job, epilogue, right, at + 16, b));
     }
@@ -116,15 +157,14 @@ static inline void prefetch_results(const Job *job, i64 row, int count, i64 bloc
         __builtin_prefetch(job->y + (row + i) * job->n + block * BLOCK, 1, 3);
 }
 
-static void one_block(const Job *job, i64 row, i64 end, i64 block, int fresh) {
+static void one_block(const Job *job, i64 row, i64 end, i64 block, const bf16 *weight, int fresh) {
     const int count = (int)min64(32, end - row), lower = (int)max64(0, count - 16);
     const int ragged = job->rows > 32 && count < 32;
     Sums sums;
     if (ragged) configure_tiles(count - lower, lower);
     clear_sums(lower);
     prefetch_results(job, row, count, block);
-    multiply(job->x + row * job->k, job->k, job->weight + block * job->k * BLOCK, job->k / 32,
-             lower, fresh);
+    multiply(job->x + row * job->k, job->k, weight, job->k / 32, lower, fresh);
     store_sums(sums, lower);
     finish_block(job, row, count, block, sums);
     if (ragged) configure_tiles(16, 16);
@@ -133,19 +173,27 @@ static void one_block(const Job *job, i64 row, i64 end, i64 block, int fresh) {
 // So many rows of x that they stay in a core's second-level cache while the weights pass by.
 static i64 rows_at_a_time(i64 k) { return max64(32, (1 << 19) / (k * 2) / 32 * 32); }
 
-void pie_linear(const bf16 *x, const bf16 *weight, const float *bias, const bf16 *other, bf16 *y,
-                i64 rows, i64 n, i64 k, int epilogue) {
-    const Job job = {x, weight, other, bias, y, rows, n, k, epilogue};
+static void all_rows(const Job *job, i64 from, i64 end, i64 block, bf16 *wide) {
+    const i64 begin = block * job->k * BLOCK;
+    if (job->scales) widen((const int8_t *)job->weight + begin, wide, job->k * BLOCK);
+    const bf16 *weight = job->scales ? wide : (const bf16 *)job->weight + begin;
+    for (i64 row = from; row < end; row += 32)
+        one_block(job, row, end, block, weight, row == from && !job->scales);
+}
+
+// scales: of int8 weights, else null. `wide` holds 32 * k numbers for each thread, of int8 weights.
+void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
+                const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
+    const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
     const i64 blocks = up_to(n, BLOCK) / BLOCK, step = rows_at_a_time(k);
 #pragma omp parallel num_threads(pie_threads)
     {
         const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
+        const i64 begin = blocks * thread / threads, stop = blocks * (thread + 1) / threads;
         configure_tiles((int)min64(16, rows), (int)max64(0, min64(16, rows - 16)));
         for (i64 from = 0; from < rows; from += step)
-            for (i64 block = blocks * thread / threads; block < blocks * (thread + 1) / threads;
-                 block++)
-                for (i64 row = from; row < min64(rows, from + step); row += 32)
-                    one_block(&job, row, min64(rows, from + step), block, row == from);
+            for (i64 block = begin; block < stop; block++)
+                all_rows(&job, from, min64(rows, from + step), block, wide + thread * k * BLOCK);
         _tile_release();
     }
 }

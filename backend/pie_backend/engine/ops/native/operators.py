@@ -13,6 +13,7 @@ from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
+    Int8Linear,
     NativeNorm,
     NativePlacement,
     TiledLinear,
@@ -23,8 +24,10 @@ _MAX_HEAD_DIM = 256
 
 
 class NativeOperators:
-    def __init__(self, config: DecoderConfig, dtype: torch.dtype) -> None:
-        """Raises: NoKernels."""
+    def __init__(self, config: DecoderConfig, dtype: torch.dtype, weights: str = "auto") -> None:
+        """`weights`: auto, those of the dtype, or int8.
+
+        Raises: NoKernels."""
         if dtype != torch.bfloat16:
             raise NoKernels("the kernels compute in bfloat16")
         if config.head_dim % 32 or config.head_dim > _MAX_HEAD_DIM:
@@ -35,10 +38,21 @@ class NativeOperators:
         self._kernels = Kernels()
         self._memory = Slabs()
         self.name = self._kernels.name
+        self._linear: type[TiledLinear] = TiledLinear
+        if weights == "int8":
+            self._take_int8(config)
+
+    def _take_int8(self, config: DecoderConfig) -> None:
+        if not self._kernels.has_tiles:
+            raise NoKernels("weights in int8 need a processor with AMX")
+        if config.hidden_size % 32 or config.intermediate_size % 32:
+            raise NoKernels("weights in int8 need layers of a multiple of 32 numbers")
+        self._linear = Int8Linear
+        self.name += ", int8 weights"
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
         if self._kernels.has_tiles and TiledLinear.can_take(weight):
-            return TiledLinear(self._kernels, self._memory, weight, bias)
+            return self._linear(self._kernels, self._memory, weight, bias)
         return make_linear(weight, bias)
 
     def norm(self, weight: torch.Tensor, eps: float) -> Norm:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pie_daemon.errors import PieError
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.guest import Guest
-from pie_daemon.host.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from pie_backend.batch import BackendInfo
@@ -158,13 +157,7 @@ class HostContext(Guest):
     priority_max: int
     """Priorities of its contexts are within [-priority_max, priority_max]."""
     ports: HostPorts
-    turnstile: Turnstile = field(default_factory=Turnstile)
-    """Shared by all instances."""
     num_constraints: int = 0
     """Open now."""
     pass_bytes: int = 0
     """Held by forward passes that are not dropped."""
-
-    def wake_in_turn(self) -> None:
-        """For what many programs may wait for together."""
-        self.turnstile.wake(self.mailbox)

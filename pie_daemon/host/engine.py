@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import wasmtime
@@ -40,8 +39,6 @@ class Engine:
         self.pointer = ffi.address_of(self.stock.ptr())
         self._lock = threading.Lock()
         self._num_running = 0
-        self.on_tick: Callable[[], None] = lambda: None
-        """Called with every tick while programs run; it must be cheap and must not raise."""
         self._idle = threading.Event()
 
     def enter(self) -> None:
@@ -63,7 +60,6 @@ class Engine:
     def _tick(self, idle: threading.Event) -> None:
         while not idle.wait(TICK_S):
             ffi.increment_epoch(self.pointer)
-            self.on_tick()
 
 
 def compile_component(engine: Engine, data: bytes) -> bytes:

@@ -21,32 +21,12 @@ class Mailbox:
         self._queue: SimpleQueue[None] = SimpleQueue()
         self._woken = False
         self._stop: Stopped | None = None
-        self._on_pause: Callable[[], None] | None = None
-        self._closed = False
 
-    def wake(self, on_pause: Callable[[], None] | None = None) -> None:
-        """Makes the waiting thread look again. Wakes before it looks are one wake.
-
-        `on_pause` is called once when it waits again, computes for long, or has ended.
-        """
-        if on_pause is not None:
-            self._on_pause = on_pause
-            if self._closed:
-                self.pause()
+    def wake(self) -> None:
+        """Makes the waiting thread look again. Wakes before it looks are one wake."""
         if not self._woken:
             self._woken = True
             self._queue.put(None)
-
-    def pause(self) -> None:
-        """Its thread has done what it was woken for, or takes long over it."""
-        on_pause, self._on_pause = self._on_pause, None
-        if on_pause is not None:
-            on_pause()
-
-    def close(self) -> None:
-        """Its thread will not wait again."""
-        self._closed = True
-        self.pause()
 
     @property
     def num_pending(self) -> int:
@@ -87,7 +67,6 @@ class Mailbox:
             self._sleep(until_s)
 
     def _sleep(self, until_s: float | None) -> None:
-        self.pause()
         ends = [end for end in (until_s, self.deadline_s) if end is not None]
         remaining_s = min(ends) - time.monotonic() if ends else _LONGEST_WAIT_S
         try:

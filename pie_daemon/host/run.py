@@ -124,7 +124,6 @@ def _epoch_check(guest: Guest) -> Callable[[int, int, int, int], int]:
         ctypes.c_uint64.from_address(delta).value = 1
         ctypes.c_uint8.from_address(update).value = _CONTINUE
         guest.cpu.charge()
-        guest.mailbox.pause()
         stop = guest.mailbox.stopped or guest.cpu.exceeded()
         if stop is None:
             return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -14,7 +14,6 @@ from pie_daemon.host.context import HostContext, HostPorts, Models
 from pie_daemon.host.run import Outcome as RunOutcome
 from pie_daemon.host.stop import Reason
 from pie_daemon.host.topics import Topics
-from pie_daemon.host.turnstile import Turnstile
 from pie_daemon.runtime.child import Child
 from pie_daemon.runtime.outcome import Budgets, Outcome, Status, Usage
 from pie_daemon.runtime.outside.tools import ProgramTools, Tools
@@ -47,7 +46,6 @@ class Shared:
     web: Web
     tools: Tools
     saved: SavedContexts
-    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 LaunchChild = Callable[["Instance", str, str, Budgets], "Instance"]
@@ -121,7 +119,6 @@ class Execution:
             saved=UserContexts(self._shared.saved, launch.username),
             priority_max=launch.grants.priority_max,
             ports=self._ports(instance),
-            turnstile=self._shared.turnstile,
         )
 
     def _ports(self, instance: Instance) -> HostPorts:

@@ -225,5 +225,4 @@ class Instance:
         self.inbox.close()
         self._on_end(self)
         self._state = "finished"
-        self.mailbox.close()
         self.events.append("outcome", msgspec.json.encode(self._outcome))

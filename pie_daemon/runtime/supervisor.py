@@ -47,7 +47,6 @@ class Supervisor:
         self._num_live = 0
         self._closing = False
         threading.stack_size(THREAD_STACK_BYTES)
-        sandbox.engine.on_tick = shared.turnstile.relieve
 
     def launch(
         self, program: str, program_input: str, username: str, budgets: Budgets | None = None

@@ -35,7 +35,7 @@ def generate(
         adapter=digest_for(context.model, adapter),
         matcher=_matcher(context, constraint),
     )
-    request = context.model.scheduler.generate(context.id, params, host.wake_in_turn)
+    request = context.model.scheduler.generate(context.id, params, host.mailbox.wake)
     return Generation(host, context, request)
 
 

@@ -220,7 +220,7 @@ def submit(host: HostContext, passes: list[ForwardPass]) -> list[Pass]:
     if not passes:
         return []
     (scheduler,) = (model.scheduler for model in models.values())
-    requests = scheduler.submit([forward.spec() for forward in passes], host.wake_in_turn)
+    requests = scheduler.submit([forward.spec() for forward in passes], host.mailbox.wake)
     for forward in passes:
         forward.is_submitted = True
     return [Pass(host, *pair) for pair in zip(passes, requests, strict=True)]

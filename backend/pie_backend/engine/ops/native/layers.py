@@ -81,7 +81,7 @@ class Int8Linear(TiledLinear):
         self._scales_at = self._scales.data_ptr()
         size = (self._num_out, self._num_in)
         kernels.pack_int8(weight.data_ptr(), self._weight_at, self._scales_at, *size)
-        self._wide = kernels.scratch(32 * self._num_in)
+        self._wide = kernels.scratch(32 * max(self._num_in, 256))
         self._wide_at = self._wide.data_ptr()
 
 

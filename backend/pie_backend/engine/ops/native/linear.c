@@ -55,7 +55,7 @@ void pie_pack_int8(const bf16 *weight, int8_t *packed, float *scales, i64 n, i64
 // bfloat16 holds every int8. What comes next is asked for from memory meanwhile.
 static void widen(const int8_t *from, bf16 *to, i64 count) {
     for (i64 i = 0; i < count; i += 64) {
-        _mm_prefetch((const char *)from + i + AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)from + i + 2 * AHEAD, _MM_HINT_T0);
         for (i64 half = i; half < i + 64; half += 32) {
             const __m256i bytes = _mm256_loadu_si256((const __m256i *)(from + half));
             const __m512i low = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(bytes));
@@ -157,14 +157,35 @@ static inline void prefetch_results(const Job *job, i64 row, int count, i64 bloc
         __builtin_prefetch(job->y + (row + i) * job->n + block * BLOCK, 1, 3);
 }
 
-static void one_block(const Job *job, i64 row, i64 end, i64 block, const bf16 *weight, int fresh) {
+// Of int8 weights that are needed once: widened a little ahead of the tiles, within the first-level
+// cache.
+static void multiply_narrow(const Job *job, i64 row, const int8_t *narrow, bf16 *wide, int lower) {
+    enum { PART = 128 };
+    i64 at = 0, length = min64(PART, job->k);
+    widen(narrow, wide, length * BLOCK);
+    for (int turn = 0; at < job->k; turn ^= 1) {
+        const i64 next = at + length, next_length = min64(PART, job->k - next);
+        if (next_length > 0)
+            widen(narrow + next * BLOCK, wide + (turn ^ 1) * PART * BLOCK, next_length * BLOCK);
+        multiply(job->x + row * job->k + at, job->k, wide + turn * PART * BLOCK, length / 32, lower,
+                 0);
+        at = next;
+        length = next_length;
+    }
+}
+
+static void one_block(const Job *job, i64 row, i64 end, i64 block, const bf16 *weight,
+                      const int8_t *narrow, bf16 *wide, int fresh) {
     const int count = (int)min64(32, end - row), lower = (int)max64(0, count - 16);
     const int ragged = job->rows > 32 && count < 32;
     Sums sums;
     if (ragged) configure_tiles(count - lower, lower);
     clear_sums(lower);
     prefetch_results(job, row, count, block);
-    multiply(job->x + row * job->k, job->k, weight, job->k / 32, lower, fresh);
+    if (narrow)
+        multiply_narrow(job, row, narrow, wide, lower);
+    else
+        multiply(job->x + row * job->k, job->k, weight, job->k / 32, lower, fresh);
     store_sums(sums, lower);
     finish_block(job, row, count, block, sums);
     if (ragged) configure_tiles(16, 16);
@@ -175,13 +196,17 @@ static i64 rows_at_a_time(i64 k) { return max64(32, (1 << 19) / (k * 2) / 32 * 3
 
 static void all_rows(const Job *job, i64 from, i64 end, i64 block, bf16 *wide) {
     const i64 begin = block * job->k * BLOCK;
-    if (job->scales) widen((const int8_t *)job->weight + begin, wide, job->k * BLOCK);
+    const int8_t *narrow = job->scales ? (const int8_t *)job->weight + begin : 0;
     const bf16 *weight = job->scales ? wide : (const bf16 *)job->weight + begin;
+    if (narrow && end - from > 32) {
+        widen(narrow, wide, job->k * BLOCK);
+        narrow = 0;
+    }
     for (i64 row = from; row < end; row += 32)
-        one_block(job, row, end, block, weight, row == from && !job->scales);
+        one_block(job, row, end, block, weight, narrow, wide, row == from && !job->scales);
 }
 
-// scales: of int8 weights, else null. `wide` holds 32 * k numbers for each thread, of int8 weights.
+// scales: of int8 weights, else null. `wide` holds 32 * max(k, 256) numbers for each thread, of int8 weights.
 void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
                 const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
     const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
@@ -193,7 +218,7 @@ void pie_linear(const bf16 *x, const void *weight, const float *scales, const fl
         configure_tiles((int)min64(16, rows), (int)max64(0, min64(16, rows - 16)));
         for (i64 from = 0; from < rows; from += step)
             for (i64 block = begin; block < stop; block++)
-                all_rows(&job, from, min64(rows, from + step), block, wide + thread * k * BLOCK);
+                all_rows(&job, from, min64(rows, from + step), block, wide + thread * max64(k, 256) * BLOCK);
         _tile_release();
     }
 }

@@ -7,4 +7,4 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # But a step is a hundred products of a tenth of a millisecond, and a thread that sleeps wakes up
 # late for each: so it spins for about as long as the gap between two, and sleeps then.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")

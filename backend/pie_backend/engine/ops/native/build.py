@@ -57,14 +57,18 @@ def _processor() -> str:
 
 
 def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    path = root / "pie" / "kernels"
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise NoKernels(f"{path} cannot be made: {error}", _ELSEWHERE) from error
-    return path
+    """The user's cache; a service that has none keeps them with its state."""
+    places = [Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "pie"]
+    if state := os.environ.get("PIE_STATE_DIR"):
+        places.append(Path(state))
+    failures: list[OSError] = []
+    for place in places:
+        try:
+            (place / "kernels").mkdir(parents=True, exist_ok=True, mode=0o700)
+            return place / "kernels"
+        except OSError as error:
+            failures.append(error)
+    raise NoKernels(f"no folder for them: {failures[0]}", _ELSEWHERE)
 
 
 def _digest(compiler: str) -> str:

@@ -63,7 +63,7 @@ def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(NoKernels, match="Not a directory.*set XDG_CACHE_HOME"):
+    with pytest.raises(NoKernels, match=r"Not a directory.*set XDG_CACHE_HOME"):
         build.load()
     monkeypatch.setenv("PIE_STATE_DIR", str(tmp_path / "state"))
     assert build._cache_dir() == tmp_path / "state/kernels"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,16 +28,22 @@ ROUNDING = 2**-8
 """Half a unit in the last place of bfloat16, relative."""
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
+@pytest.fixture(params=[True, False], ids=["tiles", "no-tiles"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    """With AMX, where the processor has it, and without."""
     try:
-        return Kernels()
+        yield Kernels(tiles=request.param)
+        Kernels()
     except NoKernels as why:
         pytest.skip(str(why))
 
 
-@pytest.fixture(scope="module")
-def tiles(kernels: Kernels) -> Kernels:
+@pytest.fixture
+def tiles() -> Kernels:
+    try:
+        kernels = Kernels()
+    except NoKernels as why:
+        pytest.skip(str(why))
     if not kernels.has_tiles:
         pytest.skip("the processor has no AMX")
     return kernels

@@ -17,13 +17,15 @@ _P, _N = c_void_p, c_int64
 
 
 class Kernels:
-    def __init__(self) -> None:
-        """Raises: NoKernels."""
+    def __init__(self, tiles: bool = True) -> None:
+        """Threads and tiles are the library's: those of the last one that was made hold for all.
+
+        Raises: NoKernels."""
         library = load()
         self._num_threads = torch.get_num_threads()
         library.pie_set_threads(self._num_threads)
         self._scratch = torch.empty(0, dtype=torch.bfloat16)
-        self.has_tiles = bool(library.pie_allow_amx())
+        self.has_tiles = bool(library.pie_use_tiles(tiles))
         """AMX is there, and this process may use it."""
         self.name = "native, AMX" if self.has_tiles else "native, AVX-512"
         self.rms_norm = _bind(library, "rms_norm", [_P, _P, _P, _N, _N, c_float])

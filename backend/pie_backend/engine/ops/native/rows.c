@@ -11,12 +11,12 @@ void pie_set_threads(int threads) { pie_threads = threads; }
 
 enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
 
-int pie_allow_amx(void) {
-    pie_has_tiles = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+int pie_use_tiles(int wanted) {
+    pie_has_tiles = wanted && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
     return pie_has_tiles;
 }
 #else
-int pie_allow_amx(void) { return 0; }
+int pie_use_tiles(int wanted) { return (void)wanted, 0; }
 #endif
 
 // Below so many numbers, waking other threads costs more than they save.

@@ -13,9 +13,12 @@ class SharedTokens:
         self._lock = threading.Lock()
         self._left = num_tokens
         self._parent = parent
+        self._is_limited = num_tokens is not None or (parent is not None and parent._is_limited)
 
     def spend(self, num_tokens: int) -> bool:
         """Takes that many if they are left, else none."""
+        if not self._is_limited:
+            return True
         with self._lock:  # a parent's lock is only ever taken below its children's
             if self._left is not None and self._left < num_tokens:
                 return False
@@ -26,6 +29,8 @@ class SharedTokens:
             return True
 
     def left(self) -> int | None:
+        if not self._is_limited:
+            return None
         above = None if self._parent is None else self._parent.left()
         left = self._left
         if left is None or above is None:

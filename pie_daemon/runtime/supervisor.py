@@ -14,6 +14,7 @@ from pie_daemon.host.guest import THREAD_STACK_BYTES
 from pie_daemon.runtime.config import LimitsConfig, RuntimeConfig
 from pie_daemon.runtime.execution import Execution, Shared
 from pie_daemon.runtime.family import Accounts, Family
+from pie_daemon.runtime.finished import Finished
 from pie_daemon.runtime.grants import effective_grants
 from pie_daemon.runtime.instance import Instance, InstanceInfo, Launch, OutputLimits
 from pie_daemon.runtime.outcome import Budgets
@@ -22,8 +23,6 @@ from pie_daemon.runtime.sandbox import Sandbox
 
 _FORCED_S = 5.0
 """How long a program that was stopped may take to unwind before the daemon goes on without it."""
-_MAX_KEPT_CHILDREN = 256
-"""Finished ones; their parents have their own reference, so these are only for a curious user."""
 
 
 class Supervisor:
@@ -44,6 +43,7 @@ class Supervisor:
         self._limits = limits
         self._lock = threading.Lock()
         self._instances: dict[str, Instance] = {}
+        self._finished = Finished()
         self._num_live = 0
         self._closing = False
         threading.stack_size(THREAD_STACK_BYTES)
@@ -115,6 +115,7 @@ class Supervisor:
         except RuntimeError as error:  # the system gives no more threads
             self._ended(instance)
             with self._lock:
+                self._finished.discard(instance)
                 del self._instances[instance.id]
             raise PieError(
                 "exhausted", f"{error}; lower limits.instances or raise the system's TasksMax"
@@ -146,6 +147,7 @@ class Supervisor:
         with self._lock:
             self._num_live -= 1
             instance.launch.family.num_children -= instance.launch.depth > 0
+            self._finished.add(instance)
 
     def get(self, instance_id: str) -> Instance:
         instance = self._instances.get(instance_id)
@@ -166,17 +168,10 @@ class Supervisor:
     def reap(self) -> None:
         """Forgets instances that finished longer ago than `runtime.keep_finished_s`, and the
         oldest ones when more are kept than may run at a time."""
-        keep_s = self._runtime.keep_finished_s
-        most = self._limits().instances
+        keep_s, most = self._runtime.keep_finished_s, self._limits().instances
         with self._lock:
-            children = [i for i in self._instances.values() if i.launch.depth and i.done]
-            for instance in children[:-_MAX_KEPT_CHILDREN]:
-                del self._instances[instance.id]
-            finished = [one for one in self._instances.values() if one.done]
-            surplus = max(0, len(finished) - most)
-            for number, instance in enumerate(finished):
-                if number < surplus or instance.finished_for_s > keep_s:
-                    del self._instances[instance.id]
+            for instance in self._finished.forget(keep_s, most):
+                self._instances.pop(instance.id, None)
 
     def close(self, drain_s: float) -> None:
         """Starts nothing new, gives the running ones `drain_s` to end, then stops them."""

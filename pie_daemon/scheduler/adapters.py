@@ -60,6 +60,11 @@ class Adapters:
         return len(self._loaded)
 
     @property
+    def is_awaited(self) -> bool:
+        """A program waits for one to be loaded."""
+        return bool(self._waiting)
+
+    @property
     def num_bytes(self) -> int:
         return sum(info.num_bytes for info in self._loaded.values())
 

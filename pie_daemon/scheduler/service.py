@@ -182,17 +182,17 @@ class Scheduler:
         """For the last token and those that are computed from now on."""
         with self._lock:
             self._state.set_visible(context, start, end, visible)
-        self._wake.set()
+            self._changed()
 
     def set_priority(self, context: int, priority: int) -> None:
         with self._lock:
             self._state.set_priority(context, priority)
-        self._wake.set()
+            self._changed()
 
     def truncate(self, context: int, length: int) -> None:
         with self._lock:
             self._state.truncate(context, length)
-        self._wake.set()
+            self._changed()
 
     def length(self, context: int) -> int:
         with self._lock:
@@ -206,7 +206,7 @@ class Scheduler:
         """Cancels a request that runs on it."""
         with self._lock:
             self._state.drop_context(context)
-        self._wake.set()
+            self._changed()
 
     # Requests
 
@@ -350,6 +350,11 @@ class Scheduler:
                 failure=None if self._failure is None else self._failure.message,
                 integrity_error=self._integrity_error,
             )
+
+    def _changed(self) -> None:
+        """Only for those who wait: a program that is alone needs no thread to look at its call."""
+        if self._state.waiting or self._state.running or self.adapters.is_awaited:
+            self._wake.set()
 
     def _come(self, context: int) -> None:
         owner = self._state.contexts.get(context).owner.name

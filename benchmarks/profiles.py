@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,8 +63,14 @@ PROFILES: dict[str, Callable[[Path], None]] = {
 }
 
 
+def _name(svg: Path) -> None:
+    """Instead of the command line, which names folders of this machine."""
+    text = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{svg.stem}", svg.read_text())
+    svg.write_text(text)
+
+
 def _start(svg: Path, *what: str) -> subprocess.Popen[bytes]:
-    options = ["--rate", "200", "--gil", "--output", str(svg)]
+    options = ["--rate", "200", "--gil", "--nonblocking", "--output", str(svg)]
     return subprocess.Popen([_PY_SPY, "record", *options, *what])
 
 
@@ -84,7 +91,9 @@ def main() -> None:
         return
     asked.out.mkdir(parents=True, exist_ok=True)
     for name in asked.names or PROFILES:
-        PROFILES[name](asked.out / f"{name}.svg")
+        svg = asked.out / f"{name}.svg"
+        PROFILES[name](svg)
+        _name(svg)
 
 
 if __name__ == "__main__":

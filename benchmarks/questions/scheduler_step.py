@@ -29,7 +29,7 @@ from pie_backend.batch import (
 )
 from pie_backend.dummy import DummyBackend
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import letters
 

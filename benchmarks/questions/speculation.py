@@ -19,7 +19,7 @@ from pie_backend.model_dir import resolve
 from pie_backend.tokenizer import Tokenizer
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.state import SchedulerState
 
 WIDTHS = (1, 8)

@@ -13,7 +13,9 @@ class SharedTokens:
         self._lock = threading.Lock()
         self._left = num_tokens
         self._parent = parent
-        self._is_limited = num_tokens is not None or (parent is not None and parent._is_limited)
+        self._is_limited: bool = num_tokens is not None or (
+            parent is not None and parent._is_limited
+        )
 
     def spend(self, num_tokens: int) -> bool:
         """Takes that many if they are left, else none."""

@@ -8,9 +8,11 @@ from pie_backend.batch import BackendInfo
 from pie_daemon.scheduler.context import Context
 from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.generation import Generation
 from pie_daemon.scheduler.guide import guide_for
 from pie_daemon.scheduler.limits import Limits
-from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, GenerateParams, Generation
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH
 from pie_daemon.scheduler.speculation import speculation_for
 from pie_daemon.scheduler.text import TextStream
 

@@ -27,8 +27,9 @@ from pie_daemon.scheduler.masks import MaskMaker
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import Answer, PassSpec
-from pie_daemon.scheduler.request import Chunk, Finish, GenerateParams, Usage
+from pie_daemon.scheduler.request import Chunk, Finish, Usage
 from pie_daemon.scheduler.state import SchedulerState
 from pie_daemon.scheduler.stats import RateMeter, SchedulerStats
 

@@ -14,11 +14,11 @@ from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.context import Run
 from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.delivery import Counters, Delivery, answers, check_answer
 from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
+from pie_daemon.scheduler.generation import Generation
 from pie_daemon.scheduler.guide import Guide
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.limits import Limits
@@ -26,21 +26,13 @@ from pie_daemon.scheduler.making import GenerationMaker
 from pie_daemon.scheduler.owners import Owner, OwnerTable
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import Answer, PassSpec
 from pie_daemon.scheduler.planning import Planner
-from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Room
+from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation, Preemption
-from pie_daemon.scheduler.request import (
-    CANCELLED,
-    COMPLETE,
-    Chunk,
-    Finish,
-    Flush,
-    GenerateParams,
-    Generation,
-    Request,
-    Usage,
-)
+from pie_daemon.scheduler.request import CANCELLED, COMPLETE, Chunk, Finish, Flush, Request, Usage
+from pie_daemon.scheduler.rows import Rows
 from pie_daemon.scheduler.saving import Saving
 
 
@@ -48,7 +40,7 @@ class SchedulerState:
     """All contexts and requests of one model."""
 
     _preemption = Preemption()
-    _rows = DecodeFirst()
+    _choice = DecodeFirst()
 
     def __init__(
         self,
@@ -77,6 +69,7 @@ class SchedulerState:
         self._maker = GenerationMaker(info, self.limits, token_bytes)
         self._clock = clock
         self._fairness = Fairness()
+        self._rows = Rows(self.contexts, self.counters, self._fairness)
         self._expectation = expectation or Expectation()
         self._admission = PromisePages(self._expectation)
         self._follow = follow or FollowTheFirst()
@@ -264,12 +257,12 @@ class SchedulerState:
         assert self._in_flight is None, "one batch at a time"
         self._preempt()
         self._admit()
-        chosen = self._rows.choose(self.running.values(), self._max_batch_tokens)
+        chosen = self._choice.choose(self.running.values(), self._max_batch_tokens)
         if not chosen:
             return None
         copies = self.contexts.take_copies()
         room = self._drafts.share([len(run.tokens) for _, run in chosen], self._max_batch_tokens)
-        rows = [self._row(request, run, room, copies) for request, run in chosen]
+        rows = [self._rows.cut(request, run, room, copies) for request, run in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self.contexts.depart()
         self.counters.steps += 1
@@ -424,38 +417,6 @@ class SchedulerState:
         request.cached_tokens += num_found
         request.context.owner.cached_tokens += num_found
 
-    def _row(self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]) -> Row:
-        context, start, tokens = request.context, run.start, run.tokens
-        end, num_drafts = start + len(tokens), 0
-        if request.may_draft and end == len(context.journal) and run.attention is None:
-            drafts = self._draft(request, end, room)
-            tokens, num_drafts = [*tokens, *drafts], len(drafts)
-        request.num_reserved -= self.contexts.extend(context, start + len(tokens), copies)
-        context.num_computed, context.num_drafted = end, num_drafts
-        if context.num_once_computed < end:
-            self.counters.recomputed_tokens += max(0, context.num_once_computed - start)
-            context.num_once_computed = end
-        else:
-            self.counters.recomputed_tokens += end - start
-        self._fairness.serve(context.owner, len(tokens))
-        samples, probes = request.questions(start, end)
-        return Row(
-            tokens=tokens,
-            start=start,
-            pages=context.pages.copy(),
-            samples=samples,
-            probes=probes,
-            positions=None if run.positions is None else run.positions_with(num_drafts),
-            hidden=run.hidden,
-            attention=run.attention,
-            adapter=run.adapter,
-        )
-
-    def _draft(self, request: Request, end: int, room: Room) -> list[int]:
-        """Guesses take no pages but those that are reserved for the request anyway."""
-        capacity = self.contexts.capacity(request.context, request.num_reserved)
-        return request.draft(min(room.num_tokens, capacity - end), room.num_rows)
-
     def _land(self) -> list[tuple[Request, Row]]:
         assert self._in_flight is not None, "no batch is in flight"
         flight, self._in_flight = self._in_flight, None
@@ -469,11 +430,7 @@ class SchedulerState:
         logprobs: Sequence[Logprobs | None],
         delivery: Delivery,
     ) -> None:
-        if request.context.num_drafted:
-            num_new = self._advance_drafted(request, tokens, logprobs)
-        else:
-            num_new = request.advance(tokens, logprobs)
-        self.contexts.publish(request.context)
+        num_new = self._rows.take_in(request, tokens, logprobs)
         owner = request.context.owner
         if num_new:
             owner.generated_tokens += num_new
@@ -485,15 +442,3 @@ class SchedulerState:
             self._retire(request)
         if request.ready:
             delivery.ready.append(request.id)
-
-    def _advance_drafted(
-        self, request: Request, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]
-    ) -> int:
-        """What was computed after the last token that it kept is forgotten."""
-        drafted, accepted = request.num_drafted, request.num_accepted
-        num_new = request.advance(tokens, logprobs)
-        self.counters.drafted_tokens += request.num_drafted - drafted
-        self.counters.accepted_tokens += request.num_accepted - accepted
-        # As without drafts, the last token drawn is not computed yet.
-        request.num_reserved += self.contexts.settle_drafts(request.context, max(0, num_new - 1))
-        return num_new

@@ -12,7 +12,7 @@ from pie_backend.batch import BackendConfig
 from pie_backend.dummy import DummyBackend, Vocabulary
 from pie_client import wire
 from pie_daemon.cli import status
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.command import Command
 from support.listening import Listening

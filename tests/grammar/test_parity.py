@@ -19,7 +19,7 @@ from pie_backend.batch import Adjustment, Sampling
 from pie_backend.model_dir import resolve
 from pie_daemon.grammar.source import Source, choice
 from pie_daemon.scheduler.drafts import DraftParams
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from support.guided import Guided, Written
 
 pytestmark = pytest.mark.slow

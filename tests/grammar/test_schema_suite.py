@@ -19,7 +19,7 @@ from pie_backend.batch import Adjustment, Sampling
 from pie_daemon.errors import PieError
 from pie_daemon.grammar.guidance import GuidanceMatcher
 from pie_daemon.grammar.source import Source
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from support.guided import Guided, Written
 from support.schema_suite import Case, load
 

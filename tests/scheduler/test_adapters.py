@@ -14,7 +14,7 @@ from pie_backend.batch import AdapterInfo, BackendConfig
 from pie_backend.dummy import DummyBackend, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters, Opening
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.service import Scheduler
 from support.adapter_files import write_adapter_files
 from support.stepping import Stepper, letters

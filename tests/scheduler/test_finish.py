@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pie_backend.dummy import Vocabulary
-from pie_daemon.scheduler.request import BUDGET, LENGTH, Chunk, Finish, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import BUDGET, LENGTH, Chunk, Finish
 from support.stepping import Stepper, letters
 
 PROMPT = [11, 12, 13, 14, 15, 16]

@@ -13,7 +13,8 @@ from pie_backend.batch import Adjustment, BackendConfig, Sampling
 from pie_backend.dummy import DummyBackend, Vocabulary
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.drafts import DraftParams
-from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Finish, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Finish
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import Stepper, letters
 

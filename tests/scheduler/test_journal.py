@@ -8,7 +8,7 @@ from pie_backend.dummy import expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.journal import Journal
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.visibility import Ranges
 from support.stepping import Stepper
 

@@ -9,7 +9,7 @@ import pytest
 from pie_backend.dummy import expected_tokens
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.page_jobs import PageJob
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from support.stepping import Stepper
 
 PROMPT = list(range(1, 31))  # seven whole pages of four, and two tokens

@@ -15,8 +15,8 @@ from pie_backend.dummy import expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import MaskRow, PassSpec
-from pie_daemon.scheduler.request import GenerateParams
 from support.adapter_files import write_adapter_files
 from support.stepping import Stepper
 

@@ -13,9 +13,9 @@ from pie_backend.dummy import expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import MaskRow, PassSpec
 from pie_daemon.scheduler.planning import spans_of
-from pie_daemon.scheduler.request import GenerateParams
 from support.stepping import Stepper
 
 GREEDY = Sampling()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.fairness import fair_order
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from support.stepping import Stepper
 
 PROMPT = [11, 12, 13, 14, 15, 16]

@@ -9,8 +9,8 @@ import pytest
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.owners import OwnerTable
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.policy import FollowTheFirst
-from pie_daemon.scheduler.request import GenerateParams
 from support.stepping import Stepper
 
 PROMPT = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]

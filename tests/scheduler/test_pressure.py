@@ -8,7 +8,8 @@ import pytest
 
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.request import CANCELLED, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import CANCELLED
 from support.stepping import Stepper
 
 

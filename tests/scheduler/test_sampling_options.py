@@ -12,7 +12,7 @@ from pie_backend.batch import Adjustment, Batch, Sampling
 from pie_backend.dummy import expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from support.stepping import Stepper
 
 PROMPT = [11, 12, 13, 14, 15, 16]

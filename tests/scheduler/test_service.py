@@ -20,8 +20,9 @@ from pie_daemon.scheduler import service
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.gathering import Gathering
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import PassSpec
-from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish, GenerateParams
+from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, Finish
 from pie_daemon.scheduler.service import Scheduler
 from support.stepping import letters
 

@@ -16,7 +16,8 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.owners import TokenBudget
-from pie_daemon.scheduler.request import BUDGET, CANCELLED, Chunk, Finish, GenerateParams, Usage
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import BUDGET, CANCELLED, Chunk, Finish, Usage
 from pie_daemon.scheduler.service import Scheduler
 from support.adapter_files import write_adapter_files
 from support.stepping import Stepper, letters

@@ -12,7 +12,8 @@ from pie_backend.batch import Adjustment, BatchResult, Logprobs, Sampling
 from pie_backend.dummy import Vocabulary, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH
 from pie_daemon.scheduler.state import SchedulerState
 from support.stepping import Stepper
 

@@ -8,8 +8,9 @@ import pytest
 
 from pie_backend.batch import Sampling
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.pressure import Expectation
-from pie_daemon.scheduler.request import LENGTH, GenerateParams
+from pie_daemon.scheduler.request import LENGTH
 from support.contention import PENALISED, prompt_of
 from support.stepping import Stepper
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pie_backend.dummy import expected_tokens
 from pie_daemon.errors import PieError
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.visibility import EVERYTHING, MAX_RANGES, Ranges, Visibility, num_visible
 from support.stepping import Stepper
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from pie_backend.batch import Adjustment, Sampling
-from pie_daemon.scheduler.request import CANCELLED, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import CANCELLED
 from support.stepping import Stepper
 
 Program = Generator[int | None, list[int], list[int]]

@@ -15,7 +15,8 @@ from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.grammar.guidance import GuidanceMatcher
 from pie_daemon.grammar.source import Source
 from pie_daemon.runtime.config import LimitsConfig
-from pie_daemon.scheduler.request import Chunk, Finish, GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import Chunk, Finish
 from pie_daemon.scheduler.service import Scheduler
 
 

@@ -26,10 +26,11 @@ from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.journal import Journal
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import Pass, PassSpec
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
-from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH, GenerateParams
+from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH
 from pie_daemon.scheduler.visibility import Ranges
 from support.stepping import Stepper
 

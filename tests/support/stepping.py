@@ -9,9 +9,9 @@ from pie_backend.batch import BackendConfig, Batch
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.delivery import Delivery
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
-from pie_daemon.scheduler.request import GenerateParams
 from pie_daemon.scheduler.state import SchedulerState
 
 

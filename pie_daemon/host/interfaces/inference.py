@@ -16,7 +16,7 @@ from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
 from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 
 
 class Generation(HeldRequest):

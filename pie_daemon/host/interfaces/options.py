@@ -10,7 +10,7 @@ from msgspec import Meta
 from pie_backend.batch import FORCING_BIAS, Adjustment, Sampling
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.drafts import MAX_DRAFT, MAX_MATCH, DraftParams
-from pie_daemon.scheduler.request import (
+from pie_daemon.scheduler.params import (
     MAX_LOGIT_BIASES,
     MAX_LOGPROBS,
     MAX_PENALTY,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from pie_backend.engine.engine import Engine
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.policy import FollowTheFirst
-from pie_daemon.scheduler.request import GenerateParams
 from pie_daemon.scheduler.state import SchedulerState
 from support.checkpoints import Checkpoint, prompts
 

@@ -13,7 +13,7 @@ from pie_backend.batch import Adjustment, Sampling
 from pie_backend.engine.engine import Engine
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.drafts import DraftParams, NgramIndex
-from pie_daemon.scheduler.request import GenerateParams
+from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.state import SchedulerState
 from support.checkpoints import Checkpoint, prompts
 

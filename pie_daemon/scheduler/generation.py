@@ -1,0 +1,171 @@
+"""A decode loop over one context, as the scheduler carries it from batch to batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pie_backend.batch import Logprobs, Sample
+from pie_daemon.scheduler.draws import Draws
+from pie_daemon.scheduler.guide import Guide
+from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Chunk, Finish, Request
+from pie_daemon.scheduler.speculation import Speculation
+from pie_daemon.scheduler.text import TextStream
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Generation(Request):
+    """A decode loop over one context."""
+
+    params: GenerateParams
+    max_new: int
+    """Tokens that it makes at most: of max_tokens, the model's context and the pool the least."""
+    stops: frozenset[int]
+    token_bytes: Callable[[int], bytes]
+    stream: TextStream
+    draws: Draws
+    speculation: Speculation | None = None
+    guide: Guide | None = None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    """One per token, or none at all."""
+    num_taken: int = 0
+    _texts: list[str] = field(default_factory=list, init=False)
+
+    @property
+    def ready(self) -> bool:
+        if self.finish is not None or self.error is not None:
+            return True
+        return 0 < self.params.chunk_tokens <= len(self.tokens) - self.num_taken
+
+    @property
+    def drained(self) -> bool:
+        return self.ended and self.num_taken == len(self.tokens) and not self._texts
+
+    @property
+    def adapter(self) -> str | None:
+        return self.params.adapter
+
+    @property
+    def held_back(self) -> bool:
+        return self.guide is not None and self.guide.mask is None
+
+    @property
+    def needs_logits(self) -> bool:
+        return True
+
+    @property
+    def may_draft(self) -> bool:
+        return self.speculation is not None
+
+    def draft(self, num_tokens: int, num_rows: int) -> list[int]:
+        if self.speculation is None:
+            return []
+        # One more is drawn after the drafts.
+        room = self.max_new - len(self.tokens) - 1
+        drafts = self.speculation.draft(self.context.journal, min(num_tokens, room), num_rows)
+        if self.guide is not None:
+            drafts = self.speculation.keep(self.guide.look_ahead(drafts))
+        return drafts
+
+    def samples(self, num_tokens: int) -> list[Sample]:
+        masks = None if self.guide is None else [self.guide.mask, *self.guide.ahead]
+        drafts = () if self.speculation is None else self.speculation.drafts
+        return self.draws.samples(num_tokens - 1, drafts, masks)
+
+    @property
+    def num_drawn(self) -> int:
+        return self.draws.num_drawn
+
+    @property
+    def num_drafted(self) -> int:
+        return 0 if self.speculation is None else self.speculation.num_drafted
+
+    @property
+    def num_accepted(self) -> int:
+        return 0 if self.speculation is None else self.speculation.num_accepted
+
+    @property
+    def num_hidden(self) -> int:
+        return len(self.tokens) - self.num_taken
+
+    @property
+    def worst_length(self) -> int:
+        # The last token is drawn but never computed by this generation.
+        return self.prompt_tokens + self.max_new - 1
+
+    def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
+        if self.speculation is not None:
+            return self._advance_guessing(self.speculation, tokens, logprobs)
+        # A row that only computes draws nothing, and without drafts none draws twice.
+        return int(self._take(tokens[0], logprobs[0])) if tokens else 0
+
+    def _advance_guessing(
+        self,
+        speculation: Speculation,
+        tokens: Sequence[int],
+        logprobs: Sequence[Logprobs | None],
+    ) -> int:
+        before, num_accepted = len(self.tokens), 0
+        for token, one, draft in zip(tokens, logprobs, [*speculation.drafts, None], strict=False):
+            if not self._take(token, one) or token != draft:
+                break
+            num_accepted += 1
+            if self.ended or (self.guide is not None and self.guide.is_done):
+                break
+        speculation.settle(num_accepted)
+        return len(self.tokens) - before
+
+    def _take(self, token: int, logprobs: Logprobs | None) -> bool:
+        if not self.context.owner.budget.spend(1):
+            self.end(BUDGET)
+            return False
+        self.tokens.append(token)
+        self.context.journal.append(token)
+        self.draws.take(token)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
+        if self.guide is not None:
+            self.guide.accept(token)
+        finish = self._finish_after(token)
+        if finish is not None:
+            self.end(finish)
+        return True
+
+    def end(self, finish: Finish) -> None:
+        self.finish = finish
+        self._add_text(self.stream.finish())
+
+    def take(self) -> Chunk | None:
+        self._raise_error()
+        if not self.ready or self.drained:
+            return None
+        start = self.num_taken
+        chunk = Chunk(self.tokens[start:], "".join(self._texts), self.logprobs[start:])
+        self.num_taken = len(self.tokens)
+        self._texts.clear()
+        return chunk
+
+    def forget_hidden(self) -> None:
+        del self.tokens[self.num_taken :]
+        del self.logprobs[self.num_taken :]
+        self._texts.clear()
+
+    def _finish_after(self, token: int) -> Finish | None:
+        if token in self.stops:
+            return Finish("stop-token", token=token)
+        self._add_text(self.stream.push(self.token_bytes(token)))
+        if self.stream.matched is not None:
+            return Finish("stop-string", text=self.stream.matched)
+        if self.guide is not None and self.guide.is_over:
+            return COMPLETE
+        if len(self.tokens) >= self.max_new:
+            return LENGTH
+        if self.context.owner.budget.left() == 0:
+            return BUDGET
+        return None
+
+    def _add_text(self, text: str) -> None:
+        if text:
+            self._texts.append(text)

@@ -39,6 +39,7 @@ QUESTIONS = {
     "launches": "benchmarks.questions.launches:Launches",
     "idle_memory": "benchmarks.questions.idle_memory:IdleMemory",
     "scheduler_step": "benchmarks.questions.scheduler_step:SchedulerStep",
+    "wakeups": "benchmarks.questions.wakeups:Wakeups",
 }
 """Name -> module:class. Read when it is asked, so that none needs what another imports."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 import time
 from collections.abc import Callable
@@ -101,7 +100,9 @@ class Instance:
         self._finished = 0.0
         self._state: State = "starting"
         self._outcome: Outcome | None = None
-        self._left = threading.Event()
+        self._thread = threading.Thread(
+            target=self._main, name=f"inferlet-{launch.id}", daemon=True
+        )
 
     @property
     def id(self) -> str:
@@ -138,14 +139,12 @@ class Instance:
         return None if end is None else max(0.0, end - time.monotonic())
 
     def start(self) -> None:
-        """Raises: RuntimeError: the system gives no more threads."""
-        # `Thread.start` waits until the thread has run: with hundreds that begin at once, that is
-        # a wait for all of them in turn, by a caller who has others to serve.
-        _thread.start_new_thread(self._main, ())
+        self._thread.start()
 
     def join(self, timeout_s: float) -> bool:
         """Waits for the thread; False when it is still alive afterwards."""
-        return self._left.wait(timeout_s)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def cancel(self, reason: str) -> None:
         """Ends the program wherever it is; harmless once it has ended."""
@@ -215,10 +214,7 @@ class Instance:
         except Exception as error:  # noqa: BLE001 -- the edge of a program: its end is reported
             _log.exception("instance_failed", instance=self.id, program=self.program)
             outcome = Outcome(status="trapped", code="internal", message=repr(error))
-        try:
-            self._finish(outcome)
-        finally:
-            self._left.set()
+        self._finish(outcome)
 
     def _finish(self, outcome: Outcome) -> None:
         usage = msgspec.structs.replace(

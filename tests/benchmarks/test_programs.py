@@ -159,6 +159,18 @@ def test_a_workload_is_held_to_its_least_favourable_case() -> None:
     ]
 
 
+def test_sides_that_drew_different_numbers_of_tokens_are_said() -> None:
+    """Nobody has to believe that less work was as much."""
+    case = {"Pie, 0 ms": [Run(2.0, 8)], "Pie, 20 ms": [Run(2.0, 8)]}
+    same = case | {"vLLM, 0 ms": [Run(2.2, 8)], "vLLM, 20 ms": [Run(8.0, 8)]}
+    more = case | {"vLLM, 0 ms": [Run(2.2, 9)], "vLLM, 20 ms": [Run(8.0, 8)]}
+    notes = _answer({"Same": {1: same}, "More": {1: more}}).notes
+
+    assert ["More: Pie drew 16 tokens, vLLM 17, one agent, all rounds."] == [
+        note for note in notes if " drew " in note
+    ]
+
+
 def test_without_vllm_there_are_seconds_and_nothing_is_promised() -> None:
     """A quick run says how long the programs took."""
     answer = _answer({"Thinking": {1: {"Pie, 0 ms": [Run(2.0, 8)], "Pie, 20 ms": [Run(3.0, 8)]}}})

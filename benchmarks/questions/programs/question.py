@@ -88,7 +88,7 @@ def _answer(measured: Measured) -> Answer:
             }
             for label, by_width in measured.items()
         },
-        notes=_notes(),
+        notes=[*_notes(), *_counts(measured)],
         targets=_targets(ratios),
         draw=partial(pictures.draw, ratios) if any(ratios.values()) else None,
     )
@@ -130,6 +130,19 @@ def _notes() -> list[str]:
         f"Tools answer over HTTP after {1000 * LATENCY_S:.0f} ms on both sides, as near to the "
         "program as to the client.",
     ]
+
+
+def _counts(measured: Measured) -> Iterator[str]:
+    """Where a grammar decides how many tokens are drawn, the sides differ."""
+    for label, by_width in measured.items():
+        pie, other = (_drawn(by_width[1], side) for side in (PIE, VLLM))
+        if other and pie != other:
+            yield f"{label}: Pie drew {pie} tokens, vLLM {other}, one agent, all rounds."
+
+
+def _drawn(samples: Samples, side: str) -> int:
+    names = {str(Contender(side, delay_ms)) for delay_ms in DELAYS_MS}
+    return sum(run.num_tokens for name in names for run in samples.get(name, []))
 
 
 def _targets(ratios: Ratios) -> list[Target]:

@@ -21,7 +21,7 @@ environment() {
   echo "$wanted" >"$place/.complete"
 }
 
-# vLLM is a sixth faster with tcmalloc, which its own documentation asks for. No root is needed.
+# Its own documentation asks for tcmalloc. No root is needed.
 if [ ! -e $peers/lib/libtcmalloc_minimal.so.4 ]; then
   (
     unpacked=$(mktemp -d)

@@ -38,7 +38,12 @@ class Server:
             ],
             stdout=self._log,
             stderr=self._log,
-            env={**environment(), **vllm_environment()},
+            env={
+                **environment(),
+                **vllm_environment(),
+                # Connections stay open while it stands still: else it closes them at its next turn.
+                "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600",
+            },
         )
         self._wait()
         self._rest()

@@ -15,6 +15,7 @@ from support.daemon import DaemonProcess
 from support.programs import MEASURED
 
 PYTHON, JAVASCRIPT = "waits", "waits-js"
+LABELS = {PYTHON: "Python", JAVASCRIPT: "JavaScript (QuickJS)"}
 # A client may leave 256 requests unanswered.
 _NUM_CLIENTS = 4
 

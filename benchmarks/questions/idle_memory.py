@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 from benchmarks.question import Answer
 from benchmarks.rounds import say
-from benchmarks.waiting import JAVASCRIPT, PYTHON, Waiting, waiting_daemon
+from benchmarks.waiting import JAVASCRIPT, LABELS, PYTHON, Waiting, waiting_daemon
 from support.daemon import DaemonProcess
-
-LABELS = {PYTHON: "Python", JAVASCRIPT: "JavaScript (QuickJS)"}
 
 
 class Held(NamedTuple):

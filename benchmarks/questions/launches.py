@@ -11,12 +11,11 @@ from benchmarks import pictures
 from benchmarks.question import Answer
 from benchmarks.rounds import say
 from benchmarks.targets import Bound, Target
-from benchmarks.waiting import JAVASCRIPT, PYTHON, Entered, Waiting, waiting_daemon
+from benchmarks.waiting import JAVASCRIPT, LABELS, PYTHON, Entered, Waiting, waiting_daemon
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LABELS = {PYTHON: "Python", JAVASCRIPT: "JavaScript (QuickJS)"}
 # (program, how many at once, what is expected of that)
 ALONE_PYTHON = (PYTHON, 1, "p50 <= 10 ms")
 ALONE_JAVASCRIPT = (JAVASCRIPT, 1, "")

@@ -24,13 +24,15 @@ def choose_operators(
         raise BackendError(f"kernels {wanted!r} are unknown; supported: auto, native, torch")
     if weights not in ("auto", "int8"):
         raise BackendError(f"weights {weights!r} are unknown; supported: auto, int8")
+    if wanted == "torch":
+        if weights == "int8":
+            raise BackendError("backend.weights=int8 needs native kernels: backend.kernels=torch")
+        return TorchOperators()
     try:
-        if wanted == "torch":
-            raise NoKernels("backend.kernels=torch")
         return NativeOperators(config, dtype, weights)
     except NoKernels as error:
         if weights == "int8":
             raise BackendError(f"backend.weights=int8 needs native kernels: {error}") from error
         if wanted == "native":
             raise BackendError(f"backend.kernels=native: {error}") from error
-        return TorchOperators("torch" if wanted == "torch" else f"torch: {error}")
+        return TorchOperators(f"torch: {error}")

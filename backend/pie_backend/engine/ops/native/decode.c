@@ -14,7 +14,7 @@ typedef struct {
 static void locate(const Task *task, State *state, i64 begin, i64 end) {
     for (i64 token = begin; token < end;) {
         const i64 page = token / task->page_size, stop = min64(end, (page + 1) * task->page_size);
-        i64 place = (task->pages[page] * task->page_size + token % task->page_size) * task->size;
+        i64 place = place_of(task, token);
         for (; token < stop; token++, place += task->size) state->places[token - begin] = place;
     }
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.masks import unpack
+from pie_backend.engine.ops.linear import product_dtype
 from pie_backend.engine.ragged import RaggedBatch, Span
 from pie_backend.engine.reach import Reach
 
@@ -193,8 +194,10 @@ def _attend_by_products(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     """q [B, queries, D], k and v [B, length, D], bias [B or none, queries or 1, length] -> as q"""
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), v)
+    wide = product_dtype(q.dtype)
+    keys = k.to(wide).transpose(1, 2)
+    scores = torch.baddbmm(bias.to(wide), q.to(wide), keys, alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), v.to(wide)).to(q.dtype)
 
 
 def _padded_table(reach: Reach, width: int) -> list[int]:

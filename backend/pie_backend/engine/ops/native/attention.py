@@ -53,7 +53,7 @@ class NativeAttention:
 
     def _longer(self, span: Span) -> CausalRow | PrefillRow:
         plain = span.row.attention is None and not span.reach.hidden
-        if not plain or not self.kernels.has_tiles:
+        if not plain or not self.kernels.computes_all:
             return self.by_torch.prefill_row(span)
         pages = torch.tensor(span.reach.pages, dtype=torch.int32)
         return CausalRow(span.begin, span.end, span.reach.start, pages)

@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_SOURCES = ("rows.c", "linear.c", "decode.c", "decode_tiles.c", "prefill.c")
-_HEADERS = ("common.h", "decode.h")
+_KINDS = {"avx512": {"avx512f", "avx512bw", "avx512_bf16"}, "avx2": {"avx2", "fma"}}
+"""Folders of kernels beside this file and what a processor needs for them; the best one first."""
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno")
 _TIMEOUT_S = 120
 _ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written"
@@ -31,20 +31,27 @@ class NoKernels(Exception):
         return f"{why}; {self.fix}" if self.fix else why
 
 
-def load() -> ctypes.CDLL:
-    """Raises: NoKernels."""
-    if "avx512_bf16" not in _processor():
-        raise NoKernels("the processor has no AVX-512 BF16")
+def load() -> tuple[str, ctypes.CDLL]:
+    """Which kind, and its functions. Raises: NoKernels."""
+    kind = _kind()
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise NoKernels("there is no C compiler", "install gcc")
-    path = _cache_dir() / f"kernels-{_digest(compiler)}.so"
+    path = _cache_dir() / f"{kind}-{_digest(compiler, kind)}.so"
     try:
         if not path.is_file():
-            _compile(compiler, path)
-        return ctypes.CDLL(str(path))
+            _compile(compiler, kind, path)
+        return kind, ctypes.CDLL(str(path))
     except OSError as error:
         raise NoKernels(f"{path} cannot be made or loaded: {error}", _ELSEWHERE) from error
+
+
+def _kind() -> str:
+    able = set(_processor().split())
+    for kind, needs in _KINDS.items():
+        if needs <= able:
+            return kind
+    raise NoKernels("the processor has no AVX2")
 
 
 def _processor() -> str:
@@ -54,6 +61,10 @@ def _processor() -> str:
     except OSError:
         return ""
     return next((line for line in lines if line.startswith("flags")), "")
+
+
+def _files(kind: str, pattern: str) -> list[Path]:
+    return sorted(Path(__file__).with_name(kind).glob(pattern))
 
 
 def _cache_dir() -> Path:
@@ -71,11 +82,10 @@ def _cache_dir() -> Path:
     raise NoKernels(f"no folder for them: {failures[0]}", _ELSEWHERE)
 
 
-def _digest(compiler: str) -> str:
-    here = Path(__file__).parent
+def _digest(compiler: str, kind: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=_TIMEOUT_S)
     parts = [
-        *(here.joinpath(name).read_bytes() for name in (*_HEADERS, *_SOURCES)),
+        *(path.read_bytes() for path in _files(kind, "*.[ch]")),
         " ".join(_FLAGS).encode(),
         version.stdout,
         _processor().encode(),
@@ -83,12 +93,11 @@ def _digest(compiler: str) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, kind: str, path: Path) -> None:
     """Under another name first: two processes may do so at once."""
-    here = Path(__file__).parent
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        sources = [str(here / name) for name in _SOURCES]
+        sources = [str(source) for source in _files(kind, "*.c")]
         command = [compiler, *_FLAGS, *sources, "-o", str(made), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)

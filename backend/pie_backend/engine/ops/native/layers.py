@@ -8,8 +8,8 @@ from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.ops.native.library import PLAIN, PLUS, SILU, TIMES, Kernels
 
 
-class TiledLinear:
-    """Implements `Linear` over weights in the order in which AMX reads them."""
+class NativeLinear:
+    """Implements `Linear` over weights in the order in which the kernels read them."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class TiledLinear:
         return out
 
 
-class Int8Linear(TiledLinear):
+class Int8Linear(NativeLinear):
     """Weights in int8 with a scale for each output: half the memory to read, computed as before."""
 
     def _pack(self, kernels: Kernels, memory: Slabs, weight: torch.Tensor) -> None:

@@ -11,8 +11,9 @@ import torch
 from pie_backend.engine.ops.native.build import load
 
 PLAIN, SILU, TIMES, PLUS = range(4)
-"""What follows a matrix product; numbered as in linear.c."""
+"""What follows a matrix product; numbered as in each linear.c."""
 
+_NAMES = {"avx512": "AVX-512", "avx2": "AVX2"}
 _P, _N = c_void_p, c_int64
 
 
@@ -21,18 +22,19 @@ class Kernels:
         """Threads and tiles are the library's: those of the last one that was made hold for all.
 
         Raises: NoKernels."""
-        library = load()
+        kind, library = load()
         self._num_threads = torch.get_num_threads()
         library.pie_set_threads(self._num_threads)
         self._scratch = torch.empty(0, dtype=torch.bfloat16)
-        self.has_tiles = bool(library.pie_use_tiles(tiles))
-        """AMX is there, and this process may use it."""
-        self.name = "native, AMX" if self.has_tiles else "native, AVX-512"
+        has_tiles = bool(library.pie_use_tiles(tiles))
+        self.computes_all = has_tiles or kind == "avx2"
+        """Products and causal attention too: without AMX, oneDNN makes better use of AVX-512."""
+        self.name = f"native, {'AMX' if has_tiles else _NAMES[kind]}"
         self.rms_norm = _bind(library, "rms_norm", [_P, _P, _P, _N, _N, c_float])
         self.place = _bind(library, "place", [_P] * 4 + [_N] * 4 + [c_float])
         self.write = _bind(library, "write", [_P] * 4 + [_N] * 5)
         self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
-        if self.has_tiles:
+        if self.computes_all:
             self.pack = _bind(library, "pack", [_P, _P, _N, _N])
             self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
             self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])

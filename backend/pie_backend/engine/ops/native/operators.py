@@ -14,9 +14,9 @@ from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
     Int8Linear,
+    NativeLinear,
     NativeNorm,
     NativePlacement,
-    TiledLinear,
 )
 from pie_backend.engine.ops.native.library import Kernels
 
@@ -38,20 +38,20 @@ class NativeOperators:
         self._kernels = Kernels()
         self._memory = Slabs()
         self.name = self._kernels.name
-        self._linear: type[TiledLinear] = TiledLinear
+        self._linear: type[NativeLinear] = NativeLinear
         if weights == "int8":
             self._take_int8(config)
 
     def _take_int8(self, config: DecoderConfig) -> None:
-        if not self._kernels.has_tiles:
-            raise NoKernels("weights in int8 need a processor with AMX")
+        if not self._kernels.computes_all:
+            raise NoKernels("weights in int8 are for AMX and AVX2: the processor has AVX-512 only")
         if config.hidden_size % 32 or config.intermediate_size % 32:
             raise NoKernels("weights in int8 need layers of a multiple of 32 numbers")
         self._linear = Int8Linear
         self.name += ", int8 weights"
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-        if self._kernels.has_tiles and TiledLinear.can_take(weight):
+        if self._kernels.computes_all and NativeLinear.can_take(weight):
             return self._linear(self._kernels, self._memory, weight, bias)
         return make_linear(weight, bias)
 

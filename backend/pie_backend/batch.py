@@ -223,6 +223,7 @@ class BackendInfo(msgspec.Struct, frozen=True):
     """Bytes of KV in one page over all layers; 0 for dummy."""
     eos_tokens: list[int]
     device: str
+    """For people: what computes, such as `cpu` or `cuda (NVIDIA H100 80GB HBM3)`."""
     dtype: str
     num_host_pages: int = 0
     """Slots in host memory that a page can be moved to, numbered [0, num_host_pages)."""
@@ -230,6 +231,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     """Which content of the model directory: tokens of another one mean something else."""
     hidden_size: int = 1
     """Numbers in a hidden state."""
+    device_reason: str = ""
+    """Of `backend.device=auto`: why it is this device."""
     kernels: str = ""
     """What computes, and if it is not the fastest, why; for people."""
 
@@ -244,6 +247,7 @@ class BackendConfig(msgspec.Struct, frozen=True):
     path: str = "crumb"
     """Hugging Face directory, or `crumb` for the embedded model."""
     device: str = "auto"
+    """`cpu`, `cuda`, `metal`, or `auto`: the first of cuda and cpu that can be had."""
     dtype: str = "auto"
     """`auto` (the checkpoint's), `float32` or `bfloat16`."""
     placement: str = "process"

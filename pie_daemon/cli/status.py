@@ -60,6 +60,8 @@ def _lines(status: wire.Status) -> Iterator[str]:
 def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[str]:
     kernels = f" ({info['kernels']})" if info["kernels"] else ""
     yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}{kernels}"
+    if info.get("device_reason"):
+        yield f"  device    {info['device_reason']}"
     yield f"  pages     {_bar(stats)}"
     yield f"            {_pages(stats)}"
     yield (

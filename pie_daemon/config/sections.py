@@ -30,7 +30,8 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     device: Annotated[
         Literal["auto", "cpu", "cuda", "metal"],
         setting(
-            "Where the model runs; auto takes the best device that is present",
+            "Where the model runs; auto takes an NVIDIA GPU where all that it needs is there, else "
+            "the processor, and `pie status` says why",
             reload="rebuild",
             why="works on every machine",
         ),
@@ -46,8 +47,8 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     kernels: Annotated[
         Literal["auto", "native", "torch"],
         setting(
-            "native: compiled for this very processor, in bfloat16; torch: every dtype on every "
-            "processor; auto: native where it can be had",
+            "native: compiled for this very processor or, by FlashInfer, GPU, in bfloat16; torch: "
+            "every dtype everywhere; auto: native where it can be had",
             reload="rebuild",
             why="the fastest that the machine can do",
         ),

@@ -147,6 +147,42 @@ def test_kernels(monkeypatch: pytest.MonkeyPatch, said: str, status: str, words:
     expect(software.kernels(), status, *words)
 
 
+_PROBLEM = {"what": "there is no nvcc", "fix": "install the toolkit"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "driver", "problem", "status", "words"),
+    [
+        ("auto", [13, 0], None, "ok", ["H100", "FlashInfer 0.6.4"]),
+        ("cuda", [13, 0], _PROBLEM, "fail", ["no nvcc", "will not start", "toolkit"]),
+        ("auto", [13, 0], _PROBLEM, "warn", ["no nvcc", "on the processor", "toolkit"]),
+        ("auto", None, _PROBLEM, "skip", ["without an NVIDIA GPU"]),
+        ("cpu", [13, 0], _PROBLEM, "skip", ["without an NVIDIA GPU"]),
+    ],
+)
+def test_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    driver: list[int] | None,
+    problem: dict[str, str] | None,
+    status: str,
+    words: list[str],
+) -> None:
+    """What is missing is a fault where a GPU is asked for, and a warning where one idles."""
+    facts = {"gpu": "H100", "flashinfer": "0.6.4", "driver_cuda": driver}
+    said = json.dumps({"facts": facts, "problem": problem})
+    answer = subprocess.CompletedProcess([], 0, said, "")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: answer)
+    expect(software.gpu(wanted), status, *words)
+
+
+def test_gpu_of_this_machine() -> None:
+    """It is looked for with the torch that is installed."""
+    found = Setup(["backend.device=cpu"]).gpu()
+    assert found.status in ("ok", "skip")
+    assert Setup(["no.such=1"]).gpu().status == "skip"
+
+
 def test_kernels_of_this_machine() -> None:
     """They are compiled for real, or it is said why not."""
     found = software.kernels()

@@ -8,9 +8,9 @@ from pie_backend.adapter_dir import read_adapter
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import AdapterInfo
 from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.devices.base import Memory
 from pie_backend.engine.lora import Adapter, AdapterStep, adapted, tokens_by_adapter
 from pie_backend.engine.lora_weights import AdapterLoader
-from pie_backend.engine.memory import available_bytes
 from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder
 
@@ -21,11 +21,14 @@ _HEADER_BYTES = 1 << 20
 class Adapters:
     """Loads, keeps and applies adapters; what to keep is its caller's decision."""
 
-    def __init__(self, decoder: Decoder, config: DecoderConfig, max_bytes: int) -> None:
+    def __init__(
+        self, decoder: Decoder, config: DecoderConfig, memory: Memory, max_bytes: int
+    ) -> None:
         self._bare = decoder
         self._step = AdapterStep()
         self._adapted = adapted(decoder, self._step)
         self._config = config
+        self._memory = memory
         self._max_bytes = max_bytes
         self._loaded: dict[str, Adapter] = {}
 
@@ -34,7 +37,7 @@ class Adapters:
         files = read_adapter(path, self._max_bytes + _HEADER_BYTES)
         adapter = self._loaded.get(files.digest)
         if adapter is None:
-            loader = AdapterLoader(files, self._config)
+            loader = AdapterLoader(files, self._config, self._memory.place)
             self._check_room(path, loader.num_bytes)
             adapter = self._loaded[files.digest] = loader.load()
         return AdapterInfo(adapter.digest, adapter.num_bytes)
@@ -70,8 +73,8 @@ class Adapters:
                 f"backend.adapter_mb allows {self._max_bytes}",
                 no_room=True,
             )
-        if num_bytes > available_bytes():
+        free_bytes = self._memory.free_bytes()
+        if num_bytes > free_bytes:
             raise AdapterError(
-                "exhausted",
-                f"{path} takes {num_bytes} bytes; the machine has {available_bytes()} left",
+                "exhausted", f"{path} takes {num_bytes} bytes; the device has {free_bytes} left"
             )

@@ -40,14 +40,15 @@ def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
 
 def _penalise(logits: torch.Tensor, asking: list[tuple[int, Adjustment, TokenCounts]]) -> None:
     """logits [R, vocab], changed in place; what is off for a row is a 1 or a 0 here"""
+    place = logits.device
     lengths = torch.tensor([len(counts.tokens) // _INT_BYTES for _, _, counts in asking])
-    rows = torch.tensor([i for i, _, _ in asking]).repeat_interleave(lengths)
-    tokens = _ints(counts.tokens for _, _, counts in asking).long()
-    times = _ints(counts.times for _, _, counts in asking)
+    rows = torch.tensor([i for i, _, _ in asking]).repeat_interleave(lengths).to(place)
+    tokens = _ints(counts.tokens for _, _, counts in asking).long().to(place)
+    times = _ints(counts.times for _, _, counts in asking).to(place)
     penalties = torch.tensor(
         [(a.repetition_penalty, a.presence_penalty, a.frequency_penalty) for _, a, _ in asking]
     )
-    repetition, presence, frequency = penalties.repeat_interleave(lengths, 0).unbind(1)
+    repetition, presence, frequency = penalties.repeat_interleave(lengths, 0).to(place).unbind(1)
     scores = logits[rows, tokens]
     scores = torch.where(scores < 0, scores * repetition, scores / repetition)
     logits[rows, tokens] = scores - frequency * times - presence * (times > 0)
@@ -55,10 +56,12 @@ def _penalise(logits: torch.Tensor, asking: list[tuple[int, Adjustment, TokenCou
 
 def _bias(logits: torch.Tensor, asking: list[tuple[int, dict[int, float]]]) -> None:
     """logits [R, vocab], changed in place"""
-    lengths = torch.tensor([len(biases) for _, biases in asking])
-    rows = torch.tensor([i for i, _ in asking]).repeat_interleave(lengths)
-    tokens = torch.tensor(list(chain.from_iterable(biases for _, biases in asking)))
-    added = torch.tensor(list(chain.from_iterable(biases.values() for _, biases in asking)))
+    place = logits.device
+    rows = torch.tensor([i for i, biases in asking for _ in biases], device=place)
+    ids = list(chain.from_iterable(biases for _, biases in asking))
+    tokens = torch.tensor(ids, device=place)
+    values = list(chain.from_iterable(biases.values() for _, biases in asking))
+    added = torch.tensor(values, device=place)
     scores = logits[rows, tokens] + added
     # At the ends the promise is absolute: no temperature and no distance of logits breaks it.
     scores[added <= -FORCING_BIAS] = -torch.inf

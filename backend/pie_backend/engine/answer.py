@@ -11,14 +11,24 @@ from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder
 
 
-def answer(batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch) -> BatchResult:
+def answer(
+    batch: Batch,
+    decoder: Decoder,
+    hidden: torch.Tensor,
+    flat: RaggedBatch,
+    draws_on: torch.device,
+) -> BatchResult:
     """hidden [N, hidden]: of the flat batch, before the last norm."""
-    tokens, logprobs = _draw(batch, decoder, hidden, flat)
+    tokens, logprobs = _draw(batch, decoder, hidden, flat, draws_on)
     return BatchResult(batch.step, tokens, logprobs, _look(batch, decoder, hidden, flat))
 
 
 def _draw(
-    batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch
+    batch: Batch,
+    decoder: Decoder,
+    hidden: torch.Tensor,
+    flat: RaggedBatch,
+    draws_on: torch.device,
 ) -> tuple[list[list[int]], list[list[Logprobs | None]]]:
     tokens: list[list[int]] = [[] for _ in batch.rows]
     rows, places, samples = [], [], []
@@ -29,7 +39,8 @@ def _draw(
             samples.append(sample)
     if not samples:
         return tokens, []
-    drawn, found = draw(decoder.logits(_at(hidden, places)), samples)
+    logits = decoder.logits(_at(hidden, places)).to(draws_on)
+    drawn, found = draw(logits, samples)
     for number, token in zip(rows, drawn, strict=True):
         tokens[number].append(token)
     if not found:
@@ -58,4 +69,4 @@ def _look(
 def _at(hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
     if places == list(range(len(hidden))):
         return hidden
-    return hidden[torch.tensor(places)]
+    return hidden[torch.tensor(places, device=hidden.device)]

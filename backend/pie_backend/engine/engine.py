@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
@@ -15,11 +15,13 @@ from pie_backend.engine.architectures import read_config
 from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.checks import check_batch
 from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.devices.base import Device
+from pie_backend.engine.devices.choose import choose_device
 from pie_backend.engine.kv_cache import KVCache, KVShape
-from pie_backend.engine.memory import check_pages_fit, choose_num_pages, keep_freed_memory
-from pie_backend.engine.ops.choose import choose_operators
+from pie_backend.engine.memory import choose_num_pages
 from pie_backend.engine.ragged import flatten
 from pie_backend.engine.transformer import Decoder, load_decoder
+from pie_backend.engine.warm_up import first_batch
 from pie_backend.engine.weights import Checkpoint
 from pie_backend.fingerprint import fingerprint
 from pie_backend.model_dir import ModelDir, resolve
@@ -34,12 +36,14 @@ class Engine:
     def __init__(
         self,
         info: BackendInfo,
+        device: Device,
         decoder: Decoder,
         cache: KVCache,
         attention: Attention,
         adapters: Adapters,
     ) -> None:
         self._info = info
+        self._device = device
         self._decoder: Decoder | None = decoder
         self._cache: KVCache | None = cache
         self._attention: Attention | None = attention
@@ -55,7 +59,9 @@ class Engine:
         check_batch(batch, self._info)
         try:
             with torch.inference_mode():
-                return self._execute(batch, self._decoder, self._cache, self._attention)
+                result = self._execute(batch, self._decoder, self._cache, self._attention)
+            self._device.finish()
+            return result
         except (RuntimeError, MemoryError) as error:
             raise BackendError(f"step {batch.step} failed: {error}") from error
 
@@ -69,13 +75,13 @@ class Engine:
         cache.copy_pages(batch.copies)
         if not batch.rows:
             return BatchResult(batch.step, [])
-        flat = flatten(batch.rows, self._info.page_size)
+        flat = flatten(batch.rows, self._info.page_size, cache.place)
         if flat.entered_pages:
             cache.clear_pages(flat.entered_pages)
         assert self._adapters is not None  # closed together with the decoder
         used = self._adapters.decoder_for(flat)
         hidden = used.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
-        return answer(batch, decoder, hidden, flat)
+        return answer(batch, decoder, hidden, flat, self._device.draws_on)
 
     def load_adapter(self, path: str) -> AdapterInfo:
         if self._adapters is None:
@@ -112,29 +118,32 @@ def _move_files(batch: Batch, cache: KVCache) -> str | None:
 def build_engine(config: BackendConfig) -> Engine:
     """Raises BackendError when the model, the device or the dtype cannot be had."""
     model = resolve(config.path)
-    _check_device(config.device)
+    chosen = choose_device(config)
+    return build_on(chosen.device, config, model, chosen.why)
+
+
+def build_on(device: Device, config: BackendConfig, model: ModelDir, why: str = "") -> Engine:
+    """On a device that may be one of its own; raises BackendError as above."""
     dtype = _dtype(config.dtype, model)
-    _set_threads(config.num_threads)
-    keep_freed_memory()
-    decoder_config = read_config(model)
+    device.prepare(config.num_threads)
+    shape = read_config(model)
     try:
         with torch.inference_mode():
-            ops = choose_operators(config.kernels, decoder_config, dtype, config.weights)
-            decoder = load_decoder(decoder_config, Checkpoint(model.path, dtype), ops)
-            cache = _make_cache(config, decoder_config, dtype)
+            weights = Checkpoint(model.path, dtype, device.place)
+            device.check(shape, config, weights)
+            ops = device.operators(shape, dtype, config)
+            decoder = load_decoder(shape, weights, ops)
+            cache = _make_cache(device, config, shape, dtype)
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"{model.path} cannot be loaded: {error}") from error
-    attention = ops.attention(cache, decoder_config.num_heads)
-    adapters = Adapters(decoder, decoder_config, config.adapter_bytes)
-    info = _describe(config, model, decoder_config, cache, ops.name)
-    return Engine(info, decoder, cache, attention, adapters)
-
-
-def _check_device(device: str) -> None:
-    if device not in ("auto", "cpu"):
-        raise BackendError(
-            f"device {device!r} is not supported by this version; supported: cpu (auto picks it)"
-        )
+    attention = ops.attention(cache, shape.num_heads)
+    adapters = Adapters(decoder, shape, device, config.adapter_bytes)
+    info = _describe(config, model, shape, cache)
+    info = replace(info, device=device.name, device_reason=why, kernels=ops.name)
+    engine = Engine(info, device, decoder, cache, attention, adapters)
+    if device.compiles_late:
+        engine.execute(first_batch(info))
+    return engine
 
 
 def _dtype(name: str, model: ModelDir) -> torch.dtype:
@@ -149,28 +158,22 @@ def _dtype(name: str, model: ModelDir) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _set_threads(num_threads: int | None) -> None:
-    """An explicit number wins, then OMP_NUM_THREADS (which torch has read), then every core."""
-    if num_threads is None and "OMP_NUM_THREADS" in os.environ:
-        return
-    can_ask = hasattr(os, "sched_getaffinity")
-    num_cores = len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1
-    torch.set_num_threads(num_threads or num_cores)
-
-
-def _make_cache(config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtype) -> KVCache:
+def _make_cache(
+    device: Device, config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtype
+) -> KVCache:
     shape = KVShape(
         decoder.num_layers, decoder.num_kv_heads, decoder.head_dim, config.page_size, dtype
     )
     num_pages = config.kv_pages
     if num_pages is None:
-        num_pages = choose_num_pages(shape.page_bytes, shape.page_size, decoder.max_context)
-    check_pages_fit(num_pages, config.host_pages, shape.page_bytes)
-    return KVCache(shape, num_pages, config.host_pages)
+        room = device.room_for_pages()
+        num_pages = choose_num_pages(room, shape.page_bytes, shape.page_size, decoder.max_context)
+    device.check_pages(num_pages, config.host_pages, shape.page_bytes)
+    return KVCache(shape, device, num_pages, config.host_pages)
 
 
 def _describe(
-    config: BackendConfig, model: ModelDir, decoder: DecoderConfig, cache: KVCache, kernels: str
+    config: BackendConfig, model: ModelDir, decoder: DecoderConfig, cache: KVCache
 ) -> BackendInfo:
     return BackendInfo(
         name=config.name,
@@ -181,8 +184,7 @@ def _describe(
         num_pages=cache.num_pages,
         page_bytes=cache.shape.page_bytes,
         eos_tokens=model.eos_tokens,
-        device="cpu",
-        kernels=kernels,
+        device="",
         dtype=str(cache.shape.dtype).removeprefix("torch."),
         num_host_pages=cache.num_host_pages,
         revision=fingerprint(model.path),

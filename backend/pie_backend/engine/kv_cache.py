@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pie_backend.batch import PageFile
-from pie_backend.engine import huge_pages
+from pie_backend.engine.devices.base import Memory
 from pie_backend.page_files import read_pages, write_pages
 
 
@@ -33,24 +33,32 @@ class KVCache:
     [heads, length, head_dim] that a batched product reads without another copy.
     """
 
-    def __init__(self, shape: KVShape, num_pages: int, num_host_pages: int = 0) -> None:
+    def __init__(
+        self, shape: KVShape, memory: Memory, num_pages: int, num_host_pages: int = 0
+    ) -> None:
         self.shape = shape
+        self.place = memory.place
         self.num_pages = num_pages
         self.num_host_pages = num_host_pages
         planes = 2 * shape.num_kv_heads
         size = (shape.num_layers, planes, num_pages, shape.page_size, shape.head_dim)
-        # Filled now, so that the memory is there before the first request and not when it is late.
-        self._pool = huge_pages.empty(size, shape.dtype).fill_(0)
-        layers, head_dim = shape.num_layers, shape.head_dim
-        host_size = (num_host_pages, layers, planes, shape.page_size, head_dim)
-        self._host = torch.empty(host_size, dtype=shape.dtype).fill_(0)
+        self._pool = memory.empty(size, shape.dtype)
+        host_size = (num_host_pages, shape.num_layers, planes, shape.page_size, shape.head_dim)
+        self._host = memory.empty_host(host_size, shape.dtype)
         slots = num_pages * shape.page_size
         self._slots = [layer.view(planes, slots, shape.head_dim) for layer in self._pool]
         self._addresses: list[int] = [layer.data_ptr() for layer in self._pool]
         self._blocks = [layer.view(planes * num_pages, -1) for layer in self._pool]
         self.plane_size = slots * shape.head_dim
         """Numbers in the keys, or the values, of one head of a layer."""
-        self._plane_offsets = torch.arange(planes).unsqueeze(1) * num_pages  # [planes, 1]
+        planes_from = torch.arange(planes, device=self.place) * num_pages
+        self._plane_offsets = planes_from.unsqueeze(1)  # [planes, 1]
+
+    def keys_and_values(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each [pages, H, page_size, D], views of the pool."""
+        num_heads = self.shape.num_kv_heads
+        by_page = self._pool[layer].transpose(0, 1)
+        return by_page[:, :num_heads], by_page[:, num_heads:]
 
     def layer_address(self, layer: int) -> int:
         """Where a layer's planes begin: 2H of `plane_size` numbers, keys first."""
@@ -79,14 +87,18 @@ class KVCache:
             self._pool[:, :, destination] = self._pool[:, :, source]
 
     def evict_pages(self, moves: list[tuple[int, int]]) -> None:
-        """(page, slot), in order: a page's content to host memory."""
+        """(page, slot), in order: a page's content to host memory.
+
+        Where the device works behind our back it still does one thing after the other, and nothing
+        but the device reads a slot: nobody has to wait.
+        """
         for page, slot in moves:
-            self._host[slot] = self._pool[:, :, page]
+            self._host[slot].copy_(self._pool[:, :, page], non_blocking=True)
 
     def restore_pages(self, moves: list[tuple[int, int]]) -> None:
         """(slot, page), in order: back to the pool."""
         for slot, page in moves:
-            self._pool[:, :, page] = self._host[slot]
+            self._pool[:, :, page].copy_(self._host[slot], non_blocking=True)
 
     def store_pages(self, file: PageFile) -> None:
         """Raises: PageFileError."""
@@ -100,9 +112,9 @@ class KVCache:
             target.copy_(flat.view(target.shape))
 
     def _bytes_of(self, page: int) -> bytes:
-        return self._pool[:, :, page].contiguous().view(torch.uint8).numpy().tobytes()
+        return self._pool[:, :, page].contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
     def clear_pages(self, pages: list[int]) -> None:
         """A page that a row enters must hold numbers: attention weighs what lies beyond the row
         with zero, and zero times a NaN left by a former owner would be NaN."""
-        self._pool.index_fill_(2, torch.tensor(pages), 0)
+        self._pool.index_fill_(2, torch.tensor(pages, device=self.place), 0)

@@ -16,7 +16,7 @@ def observe(logits: torch.Tensor, wanted: list[Sampling]) -> Observer | None:
     if not asking:
         return None
     # A copy: drawing may overwrite the logits.
-    chosen = logits.index_select(0, torch.tensor(asking)).float()
+    chosen = logits.index_select(0, torch.tensor(asking, device=logits.device)).float()
     num_top = [min(wanted[i].logprobs or 0, chosen.shape[-1]) for i in asking]
     return Observer(chosen, asking, num_top, len(wanted))
 
@@ -32,7 +32,7 @@ class Observer:
 
     def logprobs(self, tokens: list[int]) -> list[Logprobs | None]:
         """tokens: one for each row of the batch, as the result is."""
-        drawn = torch.tensor([tokens[i] for i in self.asking]).unsqueeze(1)
+        drawn = torch.tensor([[tokens[i]] for i in self.asking], device=self.logits.device)
         peaks = self.logits.amax(-1, keepdim=True)
         norms = peaks.double() + mass((self.logits - peaks).exp_()).log()  # [asking, 1]
         chosen = (self.logits.gather(-1, drawn).double() - norms).squeeze(1).tolist()

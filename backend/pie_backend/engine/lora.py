@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.ops.base import Linear
-from pie_backend.engine.ragged import RaggedBatch
+from pie_backend.engine.ragged import RaggedBatch, index_of
 from pie_backend.engine.transformer import Decoder, DecoderLayer
 
 Site = tuple[int, str]
@@ -116,9 +116,7 @@ def tokens_by_adapter(flat: RaggedBatch, adapters: dict[str, Adapter]) -> list[A
     for span in flat.spans:
         if span.row.adapter is not None:
             places[span.row.adapter] += range(span.begin, span.end)
-    return [AdaptedTokens(adapters[digest], _index(found)) for digest, found in places.items()]
-
-
-def _index(places: list[int]) -> slice | torch.Tensor:
-    begin, end = places[0], places[-1] + 1
-    return slice(begin, end) if end - begin == len(places) else torch.tensor(places)
+    return [
+        AdaptedTokens(adapters[digest], index_of(found, flat.tokens.device))
+        for digest, found in places.items()
+    ]

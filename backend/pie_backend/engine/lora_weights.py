@@ -42,9 +42,11 @@ class Projection:
 class AdapterLoader:
     """One adapter on its way into memory. Raises AdapterError."""
 
-    def __init__(self, files: AdapterFiles, config: DecoderConfig) -> None:
+    def __init__(self, files: AdapterFiles, config: DecoderConfig, place: torch.device) -> None:
+        """Tensors go to `place`."""
         self._files = files
         self._config = config
+        self._place = place
         self._where = files.path / WEIGHTS_FILE
         self._sites = dict(self._targeted_sites())
         self._check_names()
@@ -154,7 +156,7 @@ class AdapterLoader:
                 b[row : row + one.num_out, column : column + block.shape[1]] = block
                 column += block.shape[1]
             row += one.num_out
-        return LowRank(a, b)
+        return LowRank(a.to(self._place), b.to(self._place))
 
     def _scaled(self, one: Projection, b: torch.Tensor) -> torch.Tensor:
         scaled = b.float() * self._files.config.scale_of(one.module)

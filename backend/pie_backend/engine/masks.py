@@ -13,9 +13,10 @@ def forbid(logits: torch.Tensor, masks: Sequence[bytes | None]) -> torch.Tensor:
     asking = [i for i, mask in enumerate(masks) if mask is not None]
     if asking:
         allowed = unpack([mask for mask in masks if mask is not None], logits.shape[-1])
+        allowed = allowed.to(logits.device)
         if len(asking) == len(logits):
             return logits.masked_fill_(~allowed, -torch.inf)
-        index = torch.tensor(asking)
+        index = torch.tensor(asking, device=logits.device)
         logits[index] = logits[index].masked_fill_(~allowed, -torch.inf)
     return logits
 

@@ -1,4 +1,4 @@
-"""How much memory may be taken, and how many pages of KV to take from it."""
+"""How much of the host's memory may be taken, and how many pages of KV a device has room for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pie_backend.base import BackendError
 
-_SHARE = 0.25
 _CONTEXTS = 64
 
 _M_TRIM_THRESHOLD = -1
@@ -29,31 +28,31 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def choose_num_pages(page_bytes: int, page_size: int, max_context: int) -> int:
-    """A quarter of what is free, at most enough for 64 full contexts.
+def choose_num_pages(room_bytes: int, page_bytes: int, page_size: int, max_context: int) -> int:
+    """As many as there is room for, at most enough for 64 full contexts.
 
     Raises:
         BackendError: not even one full page fits.
     """
     wanted = _CONTEXTS * -(-max_context // page_size)
-    available = available_bytes()
-    num_pages = min(wanted, int(available * _SHARE) // page_bytes)
+    num_pages = min(wanted, room_bytes // page_bytes)
     if num_pages < 1:
         raise BackendError(
-            f"no memory for KV pages: {available} bytes are free and one page takes {page_bytes}; "
-            "free some, or set backend.kv_pages"
+            f"no memory for KV pages: there is room for {room_bytes} bytes and one page takes "
+            f"{page_bytes}; free some, or set backend.kv_pages"
         )
     return num_pages
 
 
-def check_pages_fit(num_pages: int, num_host_pages: int, page_bytes: int) -> None:
-    """Raises BackendError, since the kernel would grant the memory now and kill us later."""
-    wanted, available = (num_pages + num_host_pages) * page_bytes, available_bytes()
-    if wanted > available:
+def check_fits(what: str, num_pages: int, page_bytes: int, free_bytes: int) -> None:
+    """`what`: which settings, and how many they say.
+
+    Raises BackendError, since the kernel would grant the memory now and kill us later."""
+    wanted = num_pages * page_bytes
+    if wanted > free_bytes:
         raise BackendError(
-            f"backend.kv_pages + backend.host_pages: {num_pages} + {num_host_pages} pages of "
-            f"{page_bytes} bytes take {wanted} bytes, but {available} are free; "
-            f"at most {available // page_bytes} pages fit"
+            f"{what} pages of {page_bytes} bytes take {wanted} bytes, but "
+            f"{free_bytes} are free; at most {max(0, free_bytes) // page_bytes} pages fit"
         )
 
 

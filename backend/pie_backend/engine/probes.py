@@ -18,7 +18,8 @@ def look(decoder: Decoder, hidden: torch.Tensor, probes: list[Probe]) -> list[Pr
         if probe.kind == "hidden-state":
             found.append(_packed(state))
         else:
-            logits = decoder.head(state.unsqueeze(0)).float()
+            # On the host, where everything else is small: its entropy is in float64.
+            logits = decoder.head(state.unsqueeze(0)).float().cpu()
             found.append(_of_logits(forbid(logits, [probe.mask])[0], probe))
     return found
 
@@ -29,7 +30,11 @@ def _of_logits(logits: torch.Tensor, probe: Probe) -> Probed:
         case "logits":
             return _packed(logits)
         case "logprobs":
-            return _packed(logits.log_softmax(-1)[torch.tensor(probe.tokens, dtype=torch.long)])
+            return _packed(
+                logits.log_softmax(-1)[
+                    torch.tensor(probe.tokens, dtype=torch.long, device=logits.device)
+                ]
+            )
         case "entropy":
             logs = logits.double().log_softmax(-1)
             # A forbidden token's probability is zero, and so is its share: not 0 * -inf.
@@ -50,4 +55,4 @@ def _likeliest(logits: torch.Tensor, num_top: int) -> Probed:
 
 
 def _packed(values: torch.Tensor) -> Probed:
-    return Probed(values.float().numpy().tobytes())
+    return Probed(values.float().cpu().numpy().tobytes())

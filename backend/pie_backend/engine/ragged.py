@@ -9,6 +9,8 @@ import torch
 from pie_backend.batch import Row
 from pie_backend.engine.reach import Reach, reach_of
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -38,7 +40,8 @@ class RaggedBatch:
     """Pages whose first position is written by this batch."""
 
 
-def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
+def flatten(rows: list[Row], page_size: int, place: torch.device = _CPU) -> RaggedBatch:
+    """Tensors are at `place`."""
     reaches = [reach_of(row, page_size) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, reaches[i].start))
     spans: list[Span] = []
@@ -58,9 +61,9 @@ def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
         spans=spans,
         num_single=sum(len(row.tokens) == 1 for row in rows),
         order=order,
-        tokens=torch.tensor(tokens),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
+        tokens=torch.tensor(tokens, device=place),
+        positions=torch.tensor(positions, device=place),
+        slots=torch.tensor(slots, device=place),
         entered_pages=entered,
     )
 
@@ -68,3 +71,11 @@ def flatten(rows: list[Row], page_size: int) -> RaggedBatch:
 def _slots(row: Row, end: int, page_size: int) -> list[int]:
     pages = row.pages
     return [pages[p // page_size] * page_size + p % page_size for p in range(row.start, end)]
+
+
+def index_of(places: list[int], place: torch.device) -> slice | torch.Tensor:
+    """Of tokens in the flat batch, ascending; a slice where they are neighbours."""
+    begin, end = places[0], places[-1] + 1
+    if end - begin == len(places):
+        return slice(begin, end)
+    return torch.tensor(places, device=place)

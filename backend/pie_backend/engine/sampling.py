@@ -25,7 +25,9 @@ def draw_tokens(logits: torch.Tensor, samples: list[Sample]) -> list[int]:
         return likeliest(logits)
     tokens = likeliest(logits) if len(warm) < len(samples) else [0] * len(samples)
     randoms = [uniform(wanted[i].seed, samples[i].draw) for i in warm]
-    chosen = logits if len(warm) == len(samples) else logits[torch.tensor(warm)]
+    chosen = (
+        logits if len(warm) == len(samples) else logits[torch.tensor(warm, device=logits.device)]
+    )
     drawn = sample(chosen, [wanted[i] for i in warm], randoms)
     for i, token in zip(warm, drawn, strict=True):
         tokens[i] = token
@@ -43,21 +45,21 @@ def likeliest(logits: torch.Tensor) -> list[int]:
         return plain
     blocks = logits.view(num_rows, -1, _BLOCK)
     block = blocks.amax(-1).max(-1).indices  # [R]; the first one, as in the next line
-    inside = blocks[torch.arange(num_rows), block].max(-1).indices
+    inside = blocks[torch.arange(num_rows, device=logits.device), block].max(-1).indices
     tokens: list[int] = (block * _BLOCK + inside).tolist()
     return tokens
 
 
 def sample(logits: torch.Tensor, wanted: list[Sampling], randoms: list[float]) -> list[int]:
     """logits [R, vocab]; all temperatures are above zero; randoms in [0, 1)"""
-    temperatures = _column([s.temperature for s in wanted])
+    temperatures = _column([s.temperature for s in wanted], logits)
     scaled = logits.float()
     # Against the largest first: a tiny temperature must not overflow.
     scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperatures
     weights = scaled.exp()  # [R, vocab], the likeliest token's is 1
     filtered = [i for i, s in enumerate(wanted) if s.top_k > 0 or s.top_p < 1 or s.min_p > 0]
     if filtered:
-        index = torch.tensor(filtered)
+        index = torch.tensor(filtered, device=logits.device)
         weights[index] *= _keep(scaled[index], weights[index], [wanted[i] for i in filtered])
     return _pick(weights, randoms)
 
@@ -107,23 +109,23 @@ def _num_kept(
     """How many of the largest logits each row keeps, int64 [R, 1], and whether `top` (descending)
     reaches far enough to tell."""
     num_candidates = top.shape[-1]
-    top_k = _column([s.top_k or vocab_size for s in wanted]).long().clamp(max=vocab_size)
+    top_k = _column([s.top_k or vocab_size for s in wanted], top).long().clamp(max=vocab_size)
     # transformers keeps every tie of the k-th; so do we.
     in_reach = top_k.clamp(max=num_candidates)
     counts = torch.where(
         top_k < vocab_size, (top >= top.gather(-1, in_reach - 1)).sum(-1, keepdim=True), top_k
     )
-    ranks = torch.arange(num_candidates)
+    ranks = torch.arange(num_candidates, device=top.device)
     masses = top.double().exp()
     # With top-k the rest is renormalised before top-p looks at it.
     kept_mass = (masses * (ranks < counts)).sum(-1, keepdim=True)
     kept_mass = torch.where(top_k < vocab_size, kept_mass, totals)
     before = masses.cumsum(-1) - masses
-    limits = _column([s.top_p for s in wanted]).double() * kept_mass
+    limits = _column([s.top_p for s in wanted], top).double() * kept_mass
     nucleus = (before < limits).sum(-1, keepdim=True).clamp(min=1)
-    has_top_p = _column([float(s.top_p < 1) for s in wanted]) > 0
+    has_top_p = _column([float(s.top_p < 1) for s in wanted], top) > 0
     counts = torch.where(has_top_p, torch.minimum(counts, nucleus), counts)
-    min_p = _column([s.min_p for s in wanted]).double()
+    min_p = _column([s.min_p for s in wanted], top).double()
     likely = (masses >= min_p).sum(-1, keepdim=True).clamp(min=1)
     counts = torch.where(min_p > 0, torch.minimum(counts, likely), counts)
     return counts, num_candidates == vocab_size or bool((counts < num_candidates).all())
@@ -131,20 +133,20 @@ def _num_kept(
 
 def _pick(weights: torch.Tensor, randoms: list[float]) -> list[int]:
     """Inverts the distribution function of weights [R, vocab] in two steps, block then token."""
-    blocks = _blocks(weights)
+    blocks, device = _blocks(weights), weights.device
     num_rows, num_blocks, _ = blocks.shape
     ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # [R, blocks]
-    goals = torch.tensor(randoms, dtype=torch.float64).unsqueeze(1) * ends[:, -1:]
+    goals = torch.tensor(randoms, dtype=torch.float64, device=device).unsqueeze(1) * ends[:, -1:]
     block = torch.searchsorted(ends, goals, right=True).clamp(max=num_blocks - 1)
     starts = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
-    inside = blocks[torch.arange(num_rows), block[:, 0]].double()  # [R, _BLOCK]
+    inside = blocks[torch.arange(num_rows, device=device), block[:, 0]].double()  # [R, _BLOCK]
     within = inside.cumsum(-1)
     place = torch.searchsorted(within, goals - starts, right=True)
     # Rounding may step past the end: then the last token of the block that has any weight.
-    last = (inside > 0).long().mul(torch.arange(_BLOCK)).amax(-1, keepdim=True)
+    last = (inside > 0).long().mul(torch.arange(_BLOCK, device=device)).amax(-1, keepdim=True)
     picked: list[int] = (block * _BLOCK + torch.minimum(place, last)).squeeze(1).tolist()
     return picked
 
 
-def _column(values: list[float] | list[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32).unsqueeze(1)
+def _column(values: list[float] | list[int], beside: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=beside.device).unsqueeze(1)

@@ -83,6 +83,7 @@ class Decoder:
 def load_decoder(config: DecoderConfig, checkpoint: Checkpoint, ops: Operators) -> Decoder:
     """Raises BackendError when the checkpoint does not hold what the config promises."""
     rotations = rotation_table(config.rope, config.head_dim, config.max_context)
+    rotations = rotations.to(checkpoint.place)
     loader = _Loader(config, checkpoint, ops, rotations)
     embedding = checkpoint.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     return Decoder(

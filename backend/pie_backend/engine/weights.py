@@ -18,13 +18,20 @@ _FLOATS = {torch.float32, torch.float16, torch.bfloat16}
 class Checkpoint:
     """The tensors of a model directory. Each is read when taken; nothing is kept."""
 
-    def __init__(self, path: Path, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype, place: torch.device) -> None:
+        """Tensors go to `place`, one by one."""
+        self.place = place
         self._path = path
-        self._dtype = dtype
+        self.dtype = dtype
         self._files = _locate(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
+
+    def num_bytes(self) -> int:
+        """Of all tensors in the model's dtype, nearly: files also have headers."""
+        files = set(self._files.values())
+        return sum(file.stat().st_size * self.dtype.itemsize // _itemsize(file) for file in files)
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
         """The tensor in the model's dtype.
@@ -43,7 +50,7 @@ class Checkpoint:
             raise BackendError(
                 f"{file}: {name} is {tensor.dtype}; only float tensors are supported"
             )
-        return tensor.to(self._dtype)
+        return tensor.to(self.place).to(self.dtype)
 
 
 def _read(file: Path, name: str) -> torch.Tensor:
@@ -53,6 +60,16 @@ def _read(file: Path, name: str) -> torch.Tensor:
             return tensor
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise BackendError(f"{file}: {name} cannot be read: {error}") from error
+
+
+def _itemsize(file: Path) -> int:
+    """Bytes of a number in it: a file of several dtypes is taken for one of its first."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            name = next(iter(opened.keys()), None)
+            return 4 if name is None or opened.get_slice(name).get_dtype() == "F32" else 2
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise BackendError(f"{file} is not a readable safetensors file: {error}") from error
 
 
 def _locate(path: Path) -> dict[str, Path]:

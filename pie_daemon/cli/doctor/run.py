@@ -20,6 +20,7 @@ def checks(overrides: Sequence[str]) -> list[Check]:
         Check("python", software.python),
         Check("torch", software.torch, timeout_s=60.0),
         Check("kernels", software.kernels, timeout_s=180.0),
+        Check("gpu", setup.gpu, timeout_s=60.0),
         Check("wasmtime", software.wasmtime),
         Check("hydra", software.hydra),
         Check("bakery", software.bakery),

@@ -12,7 +12,7 @@ from pathlib import Path
 from pie_client.errors import NotRunning, PieError
 from pie_client.sync import Client
 from pie_daemon import __version__
-from pie_daemon.cli.doctor import places
+from pie_daemon.cli.doctor import places, software
 from pie_daemon.cli.doctor.check import Result, ok, skip
 from pie_daemon.cli.doctor.tools import mcp_servers
 from pie_daemon.config import ConfigError, PieConfig, load
@@ -53,6 +53,11 @@ class Setup:
                 return Result("fail", f"model {name}: {error}", "`pie serve` will not start", fix)
         found = ", ".join(f"{name} ({model.path})" for name, model in self.config.models.items())
         return ok(f"models: {found}")
+
+    def gpu(self) -> Result:
+        if self.config is None:
+            return skip("the configuration is broken")
+        return software.gpu(self.config.backend.device)
 
     def watch_folder(self) -> Result:
         if self.config is None or self.config.watcher.dir is None:

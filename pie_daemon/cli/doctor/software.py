@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import platform
 import re
 import subprocess
@@ -16,6 +17,13 @@ _REINSTALL = "pip install --force-reinstall"
 _TORCH = "import torch; print(torch.__version__, torch.cuda.is_available())"
 _IMPORT_TIMEOUT_S = 60.0
 _KERNELS_TIMEOUT_S = 180.0
+_GPU = """
+import msgspec
+from pie_backend.engine.devices.facts import gpu_problem, kernels_problem, look
+found = look()
+problem = gpu_problem(found) or kernels_problem(found)
+print(msgspec.json.encode({"facts": found, "problem": problem}).decode())
+"""
 _KERNELS = """
 import torch
 from pie_backend.engine.ops.native.build import NoKernels
@@ -63,6 +71,25 @@ def kernels() -> Result:
     if status == "skip":
         return skip(f"models are computed by torch: {summary}")
     return Result("warn", summary, "models in bfloat16 take about twice as long", fix)
+
+
+def gpu(wanted: str) -> Result:
+    """`wanted`: the configured device. What is missing is a fault only where a GPU is asked for."""
+    command = [sys.executable, "-c", _GPU]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S)
+    if done.returncode != 0:
+        return skip("torch cannot be imported")
+    said = json.loads(done.stdout)
+    found, problem = said["facts"], said["problem"]
+    if problem is None:
+        return ok(f"{found['gpu']}: FlashInfer {found['flashinfer']} computes on it", **found)
+    if wanted == "cuda":
+        why = "`pie serve` will not start with backend.device=cuda"
+        return Result("fail", problem["what"], why, problem["fix"], found)
+    if wanted == "auto" and found["driver_cuda"] is not None:
+        why = "there is an NVIDIA driver, but models run on the processor"
+        return Result("warn", problem["what"], why, problem["fix"], found)
+    return skip(f"models run without an NVIDIA GPU: {problem['what']}")
 
 
 def wasmtime() -> Result:

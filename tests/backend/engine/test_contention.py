@@ -10,6 +10,7 @@ import torch
 
 from pie_backend.base import BackendError
 from pie_backend.batch import Batch
+from pie_backend.engine.devices.cpu import CpuDevice
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -60,7 +61,7 @@ def test_tokens_are_those_of_a_large_pool(
 
 def test_pages_come_back_bit_by_bit() -> None:
     """Over all layers and heads, whatever happens to the page meanwhile; in the order given."""
-    cache = KVCache(KVShape(2, 3, 4, 5, torch.float32), num_pages=3, num_host_pages=2)
+    cache = KVCache(KVShape(2, 3, 4, 5, torch.float32), CpuDevice(), num_pages=3, num_host_pages=2)
     cache._pool.copy_(torch.randn(cache._pool.shape))
     before = cache._pool.clone()
 

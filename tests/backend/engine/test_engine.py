@@ -10,7 +10,8 @@ import torch
 from pie_backend.base import BackendError
 from pie_backend.batch import Batch, Row, Sampling
 from pie_backend.engine import memory
-from pie_backend.engine.attention.cpu import _group
+from pie_backend.engine.attention.gathered import _group
+from pie_backend.engine.devices.cpu import CpuDevice
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops import linear
@@ -132,10 +133,11 @@ def test_flatten_puts_decode_rows_first() -> None:
 def test_pages_are_sized_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of what is free, never more than 64 full contexts, and at least one page."""
     monkeypatch.setattr(memory, "available_bytes", lambda: 4_000_000)
-    assert memory.choose_num_pages(page_bytes=1000, page_size=16, max_context=100_000) == 1000
-    assert memory.choose_num_pages(page_bytes=1000, page_size=16, max_context=100) == 64 * 7
+    room = CpuDevice().room_for_pages()
+    assert memory.choose_num_pages(room, 1000, page_size=16, max_context=100_000) == 1000
+    assert memory.choose_num_pages(room, 1000, page_size=16, max_context=100) == 64 * 7
     with pytest.raises(BackendError, match=r"set backend\.kv_pages"):
-        memory.choose_num_pages(page_bytes=2_000_000, page_size=16, max_context=100)
+        memory.choose_num_pages(room, 2_000_000, page_size=16, max_context=100)
 
 
 def test_available_memory_is_plausible() -> None:
@@ -146,5 +148,5 @@ def test_available_memory_is_plausible() -> None:
 def test_pool_size_is_what_it_says() -> None:
     """page_bytes times num_pages is what the pool holds."""
     shape = KVShape(3, 2, 8, 4, torch.bfloat16)
-    cache = KVCache(shape, 5)
+    cache = KVCache(shape, CpuDevice(), 5)
     assert cache._pool.nbytes == shape.page_bytes * 5

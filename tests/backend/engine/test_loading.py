@@ -125,8 +125,7 @@ def test_no_safetensors(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"device": "cuda"}, "device 'cuda' is not supported by this version; supported: cpu"),
-        ({"device": "mps"}, "device 'mps' is not supported"),
+        ({"device": "mps"}, "device 'mps' is unknown; supported: auto, cpu, cuda, metal"),
         ({"dtype": "float16"}, "dtype 'float16' is not supported; supported: auto, float32, bf"),
         ({"kv_pages": 10**12}, "pages fit"),
     ],

@@ -77,15 +77,19 @@ class PlainLinear:
 
 
 @cache
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In which matrix products are fast on this processor: bfloat16 needs instructions for it."""
-    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+def product_dtype(dtype: torch.dtype, place: str = "cpu") -> torch.dtype:
+    """In which matrix products are fast there: on processors bfloat16 needs instructions for it."""
+    if place != "cpu" or dtype != torch.bfloat16:
+        return dtype
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.float32
     return dtype
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
     """Packs where this processor and this build of torch can, else falls back."""
+    if weight.device.type != "cpu":
+        return PlainLinear(weight, bias)
     kind = PackedLinear if product_dtype(weight.dtype) == weight.dtype else WidenedLinear
     try:
         packed = kind(weight, bias)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.attention.base import Attention
-from pie_backend.engine.attention.cpu import CpuAttention
+from pie_backend.engine.attention.gathered import GatheredAttention
 from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ops.linear import make_linear
@@ -66,4 +66,4 @@ class TorchOperators:
         return TorchPlacement(rotations, heads, norms, eps)
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
-        return CpuAttention(cache, num_heads)
+        return GatheredAttention(cache, num_heads)

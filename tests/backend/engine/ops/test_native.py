@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.batch import Row
-from pie_backend.engine.attention.cpu import CpuAttention
+from pie_backend.engine.attention.gathered import GatheredAttention
+from pie_backend.engine.devices.cpu import CpuDevice
 from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops.native.attention import NativeAttention
@@ -161,13 +162,13 @@ class Case:
     ) -> None:
         num_heads, num_kv_heads = heads
         self.caches = [
-            KVCache(KVShape(2, num_kv_heads, head_dim, page_size, dtype), 200)
+            KVCache(KVShape(2, num_kv_heads, head_dim, page_size, dtype), CpuDevice(), 200)
             for dtype in (torch.float32, torch.bfloat16)
         ]
         for exact, rounded in self.pools():
             rounded.copy_(normal(generator, *rounded.shape))
             exact.copy_(rounded)
-        self.by_torch = CpuAttention(self.caches[0], num_heads)
+        self.by_torch = GatheredAttention(self.caches[0], num_heads)
         self.native = NativeAttention(kernels, self.caches[1], num_heads)
         self.generator, self.heads, self.head_dim = generator, heads, head_dim
         self.page_size = page_size

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pie_backend.engine.attention.cpu import CpuAttention, PrefillRow, unseen_places
+from pie_backend.engine.attention.gathered import GatheredAttention, PrefillRow, unseen_places
 from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.ops.native.library import Kernels
 from pie_backend.engine.ragged import RaggedBatch, Span
@@ -39,7 +39,7 @@ class NativeAttention:
     def __init__(self, kernels: Kernels, cache: KVCache, num_heads: int) -> None:
         self.kernels = kernels
         self.cache = cache
-        self.by_torch = CpuAttention(cache, num_heads)
+        self.by_torch = GatheredAttention(cache, num_heads)
 
     def plan(self, batch: RaggedBatch) -> NativeStep:
         singles = batch.spans[: batch.num_single]

@@ -1,4 +1,4 @@
-"""Attention with plain torch: decode rows in padded groups, longer rows one by one.
+"""Attention with plain torch, on any device: decode rows in padded groups, longer rows one by one.
 
 Two batched products with a softmax between them beat the fused kernel on the processors measured,
 up to four times in bfloat16, except for a row or two that decode.
@@ -62,35 +62,34 @@ class PrefillRow:
     queries: list[QueryBlock]
 
 
-class CpuAttention:
+class GatheredAttention:
     def __init__(self, cache: KVCache, num_heads: int) -> None:
         self.cache = cache
         self.num_heads = num_heads
 
-    def plan(self, batch: RaggedBatch) -> CpuStep:
+    def plan(self, batch: RaggedBatch) -> GatheredStep:
         singles = batch.spans[: batch.num_single]
         page_size = self.cache.shape.page_size
         groups = [self._decode_group(group) for group in _group(singles, page_size)]
         rows = [self.prefill_row(span) for span in batch.spans[batch.num_single :]]
-        return CpuStep(self, batch.slots, groups, rows)
+        return GatheredStep(self, batch.slots, groups, rows)
 
     def _decode_group(self, spans: list[Span]) -> DecodeGroup:
         shape = self.cache.shape
         reaches = [span.reach for span in spans]
         width = max(reach.num_pages for reach in reaches)
         tables = [_padded_table(reach, width) for reach in reaches]
-        beyond = unseen_places(spans, width * shape.page_size)
-        bias = torch.zeros(beyond.shape, dtype=shape.dtype).masked_fill_(beyond, -torch.inf)
+        bias = _bias(unseen_places(spans, width * shape.page_size), self.cache)
         return DecodeGroup(
             begin=spans[0].begin,
             end=spans[-1].end,
-            blocks=self.cache.block_index(torch.tensor(tables).view(-1)),
+            blocks=self.cache.block_index(torch.tensor(tables, device=self.cache.place).view(-1)),
             bias=bias.repeat(shape.num_kv_heads, 1).unsqueeze(1),
         )
 
     def prefill_row(self, span: Span) -> PrefillRow:
         num_tokens = len(span.row.tokens)
-        pages = torch.tensor(span.reach.pages)
+        pages = torch.tensor(span.reach.pages, device=self.cache.place)
         queries = [
             self._query_block(span, begin, min(begin + _QUERY_TOKENS, num_tokens))
             for begin in range(0, num_tokens, _QUERY_TOKENS)
@@ -113,13 +112,13 @@ class CpuAttention:
         """A bias [queries, context]; a token may see later ones, which the row computes as well."""
         attention = span.row.attention or []
         sees = unpack(attention[begin:end], span.row.start + len(attention))
-        bias = torch.zeros(sees.shape, dtype=self.cache.shape.dtype)
-        return bias.masked_fill_(~sees, -torch.inf)
+        return _bias(~sees, self.cache)
 
     def _causal(self, span: Span, begin: int, end: int) -> torch.Tensor:
         """A bias [queries, context up to the last of them]"""
         reach, start = span.reach, span.reach.start
-        bias = torch.full((end - begin, start + end), -torch.inf, dtype=self.cache.shape.dtype)
+        size, dtype = (end - begin, start + end), self.cache.shape.dtype
+        bias = torch.full(size, -torch.inf, dtype=dtype, device=self.cache.place)
         bias.triu_(start + begin + 1)
         for unseen_from, unseen_to in reach.hidden:
             bias[:, unseen_from:unseen_to] = -torch.inf
@@ -129,8 +128,8 @@ class CpuAttention:
 
 
 @dataclass(frozen=True, slots=True)
-class CpuStep:
-    attention: CpuAttention
+class GatheredStep:
+    attention: GatheredAttention
     slots: torch.Tensor
     groups: list[DecodeGroup]
     rows: list[PrefillRow]
@@ -160,6 +159,12 @@ class CpuStep:
             by_head.reshape(flat), kv[0].view(flat), kv[1].view(flat), group.bias
         )
         return out.view(by_head.shape).transpose(0, 1).reshape(num_rows, num_heads * head_dim)
+
+
+def _bias(unseen: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    """-inf where nothing is seen, 0 elsewhere"""
+    bias = torch.zeros(unseen.shape, dtype=cache.shape.dtype)
+    return bias.masked_fill_(unseen, -torch.inf).to(cache.place)
 
 
 def unseen_places(spans: list[Span], width: int) -> torch.Tensor:
@@ -194,7 +199,7 @@ def _attend_by_products(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     """q [B, queries, D], k and v [B, length, D], bias [B or none, queries or 1, length] -> as q"""
-    wide = product_dtype(q.dtype)
+    wide = product_dtype(q.dtype, q.device.type)
     keys = k.to(wide).transpose(1, 2)
     scores = torch.baddbmm(bias.to(wide), q.to(wide), keys, alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), v.to(wide)).to(q.dtype)

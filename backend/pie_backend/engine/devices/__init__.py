@@ -1,0 +1,1 @@
+"""Where a model runs: memory, threads and operators of each kind of device."""

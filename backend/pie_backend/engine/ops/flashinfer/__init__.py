@@ -1,0 +1,1 @@
+"""FlashInfer's kernels on NVIDIA GPUs: compiled there, when they are first used."""

@@ -1,0 +1,1 @@
+"""`make gpu-check`: whether and how fast Pie computes on a GPU."""

@@ -30,6 +30,7 @@ QUESTIONS = {
     "prefill": "benchmarks.questions.prefill:Prefill",
     "arrivals": "benchmarks.questions.arrivals:Arrivals",
     "roofline": "benchmarks.questions.roofline:Roofline",
+    "ranks": "benchmarks.questions.ranks:Ranks",
     "scaling": "benchmarks.questions.scaling:Scaling",
     "contention": "benchmarks.questions.contention:Contention",
     "speculation": "benchmarks.questions.speculation:Speculation",

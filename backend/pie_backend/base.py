@@ -11,6 +11,10 @@ class BackendError(Exception):
     """The backend cannot be built or has died; the message says what to do."""
 
 
+class RankLost(BackendError):
+    """This rank can compute nothing more because another is gone, which has the reason."""
+
+
 class AdapterError(Exception):
     """An adapter cannot be loaded; the backend goes on without it."""
 

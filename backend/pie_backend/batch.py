@@ -235,6 +235,8 @@ class BackendInfo(msgspec.Struct, frozen=True):
     """Of `backend.device=auto`: why it is this device."""
     kernels: str = ""
     """What computes, and if it is not the fastest, why; for people."""
+    tensor_parallel: int = 1
+    """Ranks that compute the model together; sizes are those of all of them together."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True):
@@ -265,4 +267,6 @@ class BackendConfig(msgspec.Struct, frozen=True):
     weights: str = "auto"
     """Of linear layers: `auto`, in the dtype; `int8`, with a scale for each output."""
     num_threads: int | None = None
-    """Threads of torch; None takes every core of the process's affinity."""
+    """Threads of torch, of all ranks together; None takes every core of the process's affinity."""
+    tensor_parallel: int = 1
+    """Ranks, each with a device or a share of the cores, that divide the model among them."""

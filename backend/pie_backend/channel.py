@@ -23,6 +23,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The worker's last message: it ends after this."""
 
     message: str
+    by_another: bool = False
+    """Only because another rank is lost."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -65,6 +67,10 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._encoder = msgspec.msgpack.Encoder()
+
+    def set_patience(self, timeout_s: float) -> None:
+        """From now on whoever waits longer gets a TimeoutError."""
+        self._socket.settimeout(timeout_s)
 
     def send(self, message: msgspec.Struct) -> None:
         """Raises OSError when the other side is gone."""

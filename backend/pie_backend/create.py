@@ -10,7 +10,7 @@ from pie_backend.batch import BackendConfig
 
 # Where each builder lives, `module:function`; each takes a BackendConfig.
 KINDS = {
-    "engine": "pie_backend.engine.engine:build_engine",
+    "engine": "pie_backend.engine.build:build",
     "dummy": "pie_backend.dummy:DummyBackend",
 }
 PLACEMENTS = {
@@ -31,6 +31,13 @@ def create_backend(config: BackendConfig) -> Backend:
         raise BackendError(f"kv_pages is {config.kv_pages}; expected at least 1")
     if config.host_pages < 0:
         raise BackendError(f"host_pages is {config.host_pages}; expected at least 0")
+    if config.tensor_parallel < 1:
+        raise BackendError(f"tensor_parallel is {config.tensor_parallel}; expected at least 1")
+    if config.tensor_parallel > 1 and config.kind == "dummy":
+        raise BackendError(
+            f"backend.tensor_parallel={config.tensor_parallel} needs a model to divide: "
+            "backend.kind=dummy has none; leave it at 1"
+        )
     return _builder("placement", PLACEMENTS, config.placement)(config)
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-import pie_backend
 from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.channel import (
     AdapterLoaded,
     AdapterRefused,
     AdapterUnloaded,
-    Channel,
     Done,
     Failed,
     LoadAdapter,
@@ -27,8 +19,8 @@ from pie_backend.channel import (
     Reply,
     UnloadAdapter,
 )
+from pie_backend.child import Child
 
-_GRACE_S = 2.0
 _R = TypeVar("_R", bound=msgspec.Struct)
 
 
@@ -37,10 +29,8 @@ class ProcessBackend:
 
     def __init__(self, config: BackendConfig) -> None:
         """Raises BackendError with the worker's own words when it cannot build the backend."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _start(theirs)
-        self._channel = Channel(ours)
+        self._child = Child("pie_backend.worker")
+        self._channel = self._child.channel
         self._decoder = msgspec.msgpack.Decoder(Reply)
         self._closed = False
         try:
@@ -55,7 +45,7 @@ class ProcessBackend:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def execute(self, batch: Batch) -> BatchResult:
         return self._ask(batch, Done).result
@@ -67,11 +57,8 @@ class ProcessBackend:
         self._ask(UnloadAdapter(digest), AdapterUnloaded)
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            # The worker ends when its end of the socket hangs up.
-            self._channel.close()
-        self._reap()
+        self._closed = True
+        self._child.close()
 
     def _handshake(self, config: BackendConfig) -> BackendInfo:
         return self._ask(config, Ready).info
@@ -94,35 +81,4 @@ class ProcessBackend:
         return reply
 
     def _obituary(self) -> str:
-        if self._closed:
-            return "the backend is closed"
-        status = self._reap()
-        if status < 0:
-            name = signal.Signals(-status).name
-            hint = "; was it out of memory?" if name == "SIGKILL" else ""
-            return f"the worker process {self.pid} was killed by {name}{hint}"
-        return f"the worker process {self.pid} ended with status {status}; its stderr says why"
-
-    def _reap(self) -> int:
-        try:
-            return self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-
-def _start(sock: socket.socket) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "pie_backend.worker", str(sock.fileno())]
-    # A package that is on the path of this process only must be found by the child as well.
-    root = str(Path(pie_backend.__file__).parents[1])
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        command,
-        pass_fds=[sock.fileno()],
-        env={**os.environ, "PYTHONPATH": search},
-        stdin=subprocess.DEVNULL,
-        # Whatever a library prints belongs into the log, never into the daemon's own output.
-        stdout=2,
-        # Ctrl-C in the terminal is for the daemon, which then decides about the worker.
-        process_group=0,
-    )
+        return "the backend is closed" if self._closed else self._child.obituary()

@@ -1,6 +1,7 @@
 """The worker process: builds a backend, answers batches, ends with its parent.
 
-Run as `python -m pie_backend.worker FD`, where FD is one end of a socket pair.
+Run as `python -m pie_backend.worker FD`, where FD is one end of a socket pair. Peers of a worker
+are the same with another way to build what answers.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 import msgspec
 
-from pie_backend.base import AdapterError, Backend, BackendError
+from pie_backend.base import AdapterError, Backend, BackendError, RankLost
 from pie_backend.batch import BackendConfig, Batch
 from pie_backend.channel import (
     AdapterLoaded,
@@ -32,27 +34,31 @@ from pie_backend.channel import (
 )
 from pie_backend.create import build_inline
 
+Build = Callable[[bytearray], Backend]
+"""From the first frame that the parent sends."""
 
-def main(fd: int) -> int:
+
+def main(fd: int, build: Build) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
     threading.Thread(target=_end_with_parent, args=[sock], daemon=True).start()
     channel = Channel(sock)
     try:
-        _serve(channel)
+        _serve(channel, build)
     except (BackendError, OSError, MemoryError, ImportError) as error:
-        return _fail(channel, str(error) or type(error).__name__)
+        by_another = isinstance(error, RankLost)
+        return _fail(channel, Failed(str(error) or type(error).__name__, by_another))
     except Exception as error:  # noqa: BLE001 - the edge of the process: the parent must hear of it
         sys.excepthook(type(error), error, error.__traceback__)
-        return _fail(channel, f"internal error in the worker: {error!r}")
+        return _fail(channel, Failed(f"internal error in the worker: {error!r}"))
     return 0
 
 
-def _serve(channel: Channel) -> None:
+def _serve(channel: Channel, build: Build) -> None:
     frame = channel.receive()
     if frame is None:
         return
-    backend = build_inline(msgspec.msgpack.decode(frame, type=BackendConfig))
+    backend = build(frame)
     channel.send(Ready(backend.info))
     _answer(channel, backend)
 
@@ -78,10 +84,14 @@ def _reply(backend: Backend, question: Question) -> Reply:
         return AdapterRefused(error.code, error.message, error.no_room)
 
 
-def _fail(channel: Channel, message: str) -> int:
+def _build(frame: bytearray) -> Backend:
+    return build_inline(msgspec.msgpack.decode(frame, type=BackendConfig))
+
+
+def _fail(channel: Channel, last: Failed) -> int:
     # Without a parent there is nobody left who could read it.
     with contextlib.suppress(OSError):
-        channel.send(Failed(message))
+        channel.send(last)
     return 1
 
 
@@ -94,4 +104,4 @@ def _end_with_parent(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), _build))

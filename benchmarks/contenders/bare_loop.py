@@ -21,13 +21,16 @@ def pages_for(num_tokens: int) -> int:
 class BareLoop:
     """Feeds the backend the batches that a scheduler would. Everything comes at once."""
 
-    def __init__(self, directory: Path, kv_pages: int, placement: str = "inline") -> None:
+    def __init__(
+        self, directory: Path, kv_pages: int, placement: str = "inline", tensor_parallel: int = 1
+    ) -> None:
         config = BackendConfig(
             name="bench",
             path=str(directory),
             placement=placement,
             page_size=PAGE_SIZE,
             kv_pages=kv_pages,
+            tensor_parallel=tensor_parallel,
         )
         self._backend: Backend = create_backend(config)
 

@@ -59,7 +59,8 @@ def _lines(status: wire.Status) -> Iterator[str]:
 
 def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[str]:
     kernels = f" ({info['kernels']})" if info["kernels"] else ""
-    yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}{kernels}"
+    ranks = f", {info['tensor_parallel']} ranks" if info["tensor_parallel"] > 1 else ""
+    yield f"{name}: {info['architecture']}, {info['dtype']} on {info['device']}{ranks}{kernels}"
     if info.get("device_reason"):
         yield f"  device    {info['device_reason']}"
     yield f"  pages     {_bar(stats)}"

@@ -65,6 +65,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             max_batch_tokens=scheduler.max_batch_tokens,
             adapter_bytes=backend.adapter_mb << 20,
             num_threads=backend.threads,
+            tensor_parallel=backend.tensor_parallel,
         )
         for name, model in config.models.items()
     ]

@@ -101,12 +101,23 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     threads: Annotated[
         Count | None,
         setting(
-            "Threads that compute on a CPU; null: one for each core the process may use",
+            "Threads that compute on a CPU, those of all ranks of tensor_parallel together; null: "
+            "one for each core the process may use",
             unit="threads",
             reload="rebuild",
             why="more threads than cores slow each other down",
         ),
     ] = None
+    tensor_parallel: Annotated[
+        Count,
+        setting(
+            "Ranks that divide each layer of a model among them, each in a process of its own; on "
+            "a CPU they share its cores; must divide the model's heads, KV heads and MLPs",
+            unit="ranks",
+            reload="rebuild",
+            why="a model that one device can hold is fastest there",
+        ),
+    ] = 1
 
 
 class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

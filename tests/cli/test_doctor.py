@@ -282,6 +282,12 @@ def test_configuration_and_models(tmp_path: Path) -> None:
     expect(missing.models(), "fail", "model none", "model.path")
 
 
+def test_ranks_have_to_divide_the_models() -> None:
+    """As the daemon would say when it starts, with the numbers that would do."""
+    expect(Setup(["backend.tensor_parallel=2"]).models(), "ok", "divided among 2 ranks")
+    expect(Setup(["backend.tensor_parallel=5"]).models(), "fail", "allowed: 1, 2", "one of the")
+
+
 def test_daemon(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers, answers in another version, or not at all."""
     expect(service.daemon(), "ok", "answers")

@@ -19,7 +19,7 @@ from support.listening import Listening
 from support.waiting import until
 
 
-def report(**changed: object) -> wire.Status:
+def report(tensor_parallel: int = 1, **changed: object) -> wire.Status:
     """Of a scheduler that has served one prompt twice, with some numbers changed."""
     backend = DummyBackend(BackendConfig(name="m", path="", kv_pages=80), Vocabulary())
     scheduler = Scheduler(backend, lambda token: b"x")
@@ -31,8 +31,9 @@ def report(**changed: object) -> wire.Status:
         until(lambda request=request: scheduler.ready(request))
     stats = {**msgspec.to_builtins(scheduler.stats()), **changed}
     scheduler.stop()
+    info = {**msgspec.to_builtins(backend.info), "tensor_parallel": tensor_parallel}
     detail = {
-        "models": {"m": {"info": msgspec.to_builtins(backend.info), "scheduler": stats}},
+        "models": {"m": {"info": info, "scheduler": stats}},
         "watcher": {"folder": "/inferlets", "mode": "inotify", "error": None},
     }
     return wire.Status(
@@ -56,6 +57,12 @@ def test_a_pool_is_a_bar() -> None:
     assert any("[##......" in line for line in lines)
     assert any("41% found (32 of 78 prompt tokens)" in line for line in lines)
     assert "folder /inferlets: inotify" == lines[-1]
+
+
+def test_ranks_are_told_where_there_are_several() -> None:
+    """Beside the device."""
+    assert not any("ranks" in line for line in status._lines(report()))
+    assert any("on cpu, 2 ranks" in line for line in status._lines(report(tensor_parallel=2)))
 
 
 def test_guesses_are_shown_once_there_are_any() -> None:

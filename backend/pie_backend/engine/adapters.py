@@ -11,6 +11,7 @@ from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.devices.base import Memory
 from pie_backend.engine.lora import Adapter, AdapterStep, adapted, tokens_by_adapter
 from pie_backend.engine.lora_weights import AdapterLoader
+from pie_backend.engine.parallel.team import ALONE, Team
 from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder
 
@@ -22,7 +23,12 @@ class Adapters:
     """Loads, keeps and applies adapters; what to keep is its caller's decision."""
 
     def __init__(
-        self, decoder: Decoder, config: DecoderConfig, memory: Memory, max_bytes: int
+        self,
+        decoder: Decoder,
+        config: DecoderConfig,
+        memory: Memory,
+        max_bytes: int,
+        team: Team = ALONE,
     ) -> None:
         self._bare = decoder
         self._step = AdapterStep()
@@ -30,6 +36,7 @@ class Adapters:
         self._config = config
         self._memory = memory
         self._max_bytes = max_bytes
+        self._team = team
         self._loaded: dict[str, Adapter] = {}
 
     def load(self, path: Path) -> AdapterInfo:
@@ -37,7 +44,7 @@ class Adapters:
         files = read_adapter(path, self._max_bytes + _HEADER_BYTES)
         adapter = self._loaded.get(files.digest)
         if adapter is None:
-            loader = AdapterLoader(files, self._config, self._memory.place)
+            loader = AdapterLoader(files, self._config, self._memory.place, self._team)
             self._check_room(path, loader.num_bytes)
             adapter = self._loaded[files.digest] = loader.load()
         return AdapterInfo(adapter.digest, adapter.num_bytes)

@@ -18,9 +18,13 @@ from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.devices.base import Device
 from pie_backend.engine.devices.choose import choose_device
 from pie_backend.engine.kv_cache import KVCache, KVShape
+from pie_backend.engine.loading import load_decoder
 from pie_backend.engine.memory import choose_num_pages
+from pie_backend.engine.page_transfer import load_pages, store_pages
+from pie_backend.engine.parallel.division import own_part
+from pie_backend.engine.parallel.team import ALONE, Team
 from pie_backend.engine.ragged import flatten
-from pie_backend.engine.transformer import Decoder, load_decoder
+from pie_backend.engine.transformer import Decoder
 from pie_backend.engine.warm_up import first_batch
 from pie_backend.engine.weights import Checkpoint
 from pie_backend.fingerprint import fingerprint
@@ -107,38 +111,45 @@ def _move_files(batch: Batch, cache: KVCache) -> str | None:
     """Why it could not be done."""
     try:
         if batch.store is not None:
-            cache.store_pages(batch.store)
+            store_pages(batch.store, cache)
         if batch.load is not None:
-            cache.load_pages(batch.load)
+            load_pages(batch.load, cache)
     except PageFileError as error:
         return str(error)
     return None
 
 
-def build_engine(config: BackendConfig) -> Engine:
-    """Raises BackendError when the model, the device or the dtype cannot be had."""
+def build_engine(config: BackendConfig, team: Team = ALONE) -> Engine:
+    """One rank of a team, or all there is. All ranks build at the same time.
+
+    Raises:
+        BackendError: the model, the device or the dtype cannot be had, or another rank is lost.
+    """
     model = resolve(config.path)
     chosen = choose_device(config)
-    return build_on(chosen.device, config, model, chosen.why)
+    return build_on(chosen.device, config, model, chosen.why, team)
 
 
-def build_on(device: Device, config: BackendConfig, model: ModelDir, why: str = "") -> Engine:
+def build_on(
+    device: Device, config: BackendConfig, model: ModelDir, why: str = "", team: Team = ALONE
+) -> Engine:
     """On a device that may be one of its own; raises BackendError as above."""
     dtype = _dtype(config.dtype, model)
     device.prepare(config.num_threads)
-    shape = read_config(model)
+    whole = read_config(model)
+    part = own_part(whole, team.size)
     try:
         with torch.inference_mode():
             weights = Checkpoint(model.path, dtype, device.place)
-            device.check(shape, config, weights)
-            ops = device.operators(shape, dtype, config)
-            decoder = load_decoder(shape, weights, ops)
-            cache = _make_cache(device, config, shape, dtype)
+            device.check(part, config, weights)
+            ops = device.operators(part, dtype, config)
+            decoder = load_decoder(whole, weights, ops, team)
+            cache = _make_cache(device, config, part, dtype, team)
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"{model.path} cannot be loaded: {error}") from error
-    attention = ops.attention(cache, shape.num_heads)
-    adapters = Adapters(decoder, shape, device, config.adapter_bytes)
-    info = _describe(config, model, shape, cache)
+    attention = ops.attention(cache, part.num_heads)
+    adapters = Adapters(decoder, whole, device, config.adapter_bytes, team)
+    info = _describe(config, model, whole, cache)
     info = replace(info, device=device.name, device_reason=why, kernels=ops.name)
     engine = Engine(info, device, decoder, cache, attention, adapters)
     if device.compiles_late:
@@ -159,17 +170,16 @@ def _dtype(name: str, model: ModelDir) -> torch.dtype:
 
 
 def _make_cache(
-    device: Device, config: BackendConfig, decoder: DecoderConfig, dtype: torch.dtype
+    device: Device, config: BackendConfig, part: DecoderConfig, dtype: torch.dtype, team: Team
 ) -> KVCache:
-    shape = KVShape(
-        decoder.num_layers, decoder.num_kv_heads, decoder.head_dim, config.page_size, dtype
-    )
+    shape = KVShape(part.num_layers, part.num_kv_heads, part.head_dim, config.page_size, dtype)
+    team.least(0)  # what is free once all ranks have their weights is for pages
     num_pages = config.kv_pages
     if num_pages is None:
         room = device.room_for_pages()
-        num_pages = choose_num_pages(room, shape.page_bytes, shape.page_size, decoder.max_context)
+        num_pages = choose_num_pages(room, shape.page_bytes, shape.page_size, part.max_context)
     device.check_pages(num_pages, config.host_pages, shape.page_bytes)
-    return KVCache(shape, device, num_pages, config.host_pages)
+    return KVCache(shape, device, team.least(num_pages), config.host_pages, team)
 
 
 def _describe(
@@ -182,11 +192,12 @@ def _describe(
         max_context=decoder.max_context,
         page_size=config.page_size,
         num_pages=cache.num_pages,
-        page_bytes=cache.shape.page_bytes,
+        page_bytes=cache.shape.page_bytes * config.tensor_parallel,
         eos_tokens=model.eos_tokens,
         device="",
         dtype=str(cache.shape.dtype).removeprefix("torch."),
         num_host_pages=cache.num_host_pages,
         revision=fingerprint(model.path),
         hidden_size=decoder.hidden_size,
+        tensor_parallel=config.tensor_parallel,
     )

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pie_backend.batch import PageFile
 from pie_backend.engine.devices.base import Memory
-from pie_backend.page_files import read_pages, write_pages
+from pie_backend.engine.parallel.team import ALONE, Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +33,16 @@ class KVCache:
     """
 
     def __init__(
-        self, shape: KVShape, memory: Memory, num_pages: int, num_host_pages: int = 0
+        self,
+        shape: KVShape,
+        memory: Memory,
+        num_pages: int,
+        num_host_pages: int = 0,
+        team: Team = ALONE,
     ) -> None:
         self.shape = shape
+        self.team = team
+        """Who has the other heads of the same pages."""
         self.place = memory.place
         self.num_pages = num_pages
         self.num_host_pages = num_host_pages
@@ -100,19 +106,9 @@ class KVCache:
         for slot, page in moves:
             self._pool[:, :, page].copy_(self._host[slot], non_blocking=True)
 
-    def store_pages(self, file: PageFile) -> None:
-        """Raises: PageFileError."""
-        write_pages(file, (self._bytes_of(page) for page in file.pages))
-
-    def load_pages(self, file: PageFile) -> None:
-        """Raises: PageFileError."""
-        for page, content in zip(file.pages, read_pages(file, self.shape.page_bytes), strict=True):
-            target = self._pool[:, :, page]
-            flat = torch.frombuffer(bytearray(content), dtype=self.shape.dtype)
-            target.copy_(flat.view(target.shape))
-
-    def _bytes_of(self, page: int) -> bytes:
-        return self._pool[:, :, page].contiguous().view(torch.uint8).cpu().numpy().tobytes()
+    def page(self, number: int) -> torch.Tensor:
+        """[layers, key|value x heads, page_size, head_dim], where it lies."""
+        return self._pool[:, :, number]
 
     def clear_pages(self, pages: list[int]) -> None:
         """A page that a row enters must hold numbers: attention weighs what lies beyond the row

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.ops.base import Linear
+from pie_backend.engine.parallel.linear import SummedLinear
 from pie_backend.engine.ragged import RaggedBatch, index_of
 from pie_backend.engine.transformer import Decoder, DecoderLayer
 
@@ -95,7 +96,10 @@ def adapted(decoder: Decoder, step: AdapterStep) -> Decoder:
 
 
 def _adapted_layer(layer: DecoderLayer, number: int, step: AdapterStep) -> DecoderLayer:
-    def wrap(linear: Linear, name: str) -> AdaptedLinear:
+    def wrap(linear: Linear, name: str) -> Linear:
+        if isinstance(linear, SummedLinear):
+            # What the adapter makes of this rank's inputs is a part of the sum as well.
+            return linear.around(lambda part: wrap(part, name))
         return AdaptedLinear(linear, (number, name), step)
 
     attention, mlp = layer.attention, layer.mlp

@@ -13,6 +13,7 @@ from pie_backend.adapter_dir import WEIGHTS_FILE, AdapterFiles
 from pie_backend.base import AdapterError
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.lora import Adapter, LowRank, Site
+from pie_backend.engine.parallel.team import Range, Team, own
 from pie_backend.engine.rope import interleave
 
 _SHOWN = 3
@@ -27,8 +28,25 @@ class Projection:
     num_out: int
     num_in: int
     targeted: bool
+    by_inputs: bool
+    """Ranks divide its inputs, not its outputs."""
+    team: Team
     interleaved_by: int | None = None
     """The head's dimension, where the decoder has the rows in another order."""
+
+    @property
+    def inputs(self) -> Range:
+        """Those of this rank."""
+        return own(self.team, self.num_in) if self.by_inputs else (0, self.num_in)
+
+    @property
+    def outputs(self) -> Range:
+        return (0, self.num_out) if self.by_inputs else own(self.team, self.num_out)
+
+    @property
+    def num_own_outputs(self) -> int:
+        begin, end = self.outputs
+        return end - begin
 
     @property
     def name_a(self) -> str:
@@ -42,11 +60,14 @@ class Projection:
 class AdapterLoader:
     """One adapter on its way into memory. Raises AdapterError."""
 
-    def __init__(self, files: AdapterFiles, config: DecoderConfig, place: torch.device) -> None:
+    def __init__(
+        self, files: AdapterFiles, config: DecoderConfig, place: torch.device, team: Team
+    ) -> None:
         """Tensors go to `place`."""
         self._files = files
         self._config = config
         self._place = place
+        self._team = team
         self._where = files.path / WEIGHTS_FILE
         self._sites = dict(self._targeted_sites())
         self._check_names()
@@ -54,11 +75,12 @@ class AdapterLoader:
 
     @property
     def num_bytes(self) -> int:
-        """Of the tensors to come, known before there are any."""
-        return _FLOAT_BYTES * sum(
-            self._rank_of(site) * (site[0].num_in + sum(one.num_out for one in site))
-            for site in self._sites.values()
-        )
+        """Of the tensors to come on all ranks, known before there are any."""
+        return self._team.size * _FLOAT_BYTES * sum(map(self._num_own, self._sites.values()))
+
+    def _num_own(self, site: list[Projection]) -> int:
+        begin, end = site[0].inputs
+        return self._rank_of(site) * (end - begin + sum(one.num_own_outputs for one in site))
 
     def load(self) -> Adapter:
         try:
@@ -84,11 +106,16 @@ class AdapterLoader:
         num_q, num_kv = config.num_heads * dim, config.num_kv_heads * dim
 
         def projection(
-            name: str, num_out: int, num_in: int, interleaved_by: int | None = None
+            name: str,
+            num_out: int,
+            num_in: int,
+            interleaved_by: int | None = None,
+            by_inputs: bool = False,
         ) -> Projection:
             module = f"{prefix}.{name}"
             targeted = self._files.config.targets(module)
-            return Projection(module, num_out, num_in, targeted, interleaved_by)
+            size = (num_out, num_in)
+            return Projection(module, *size, targeted, by_inputs, self._team, interleaved_by)
 
         return {
             "qkv": [
@@ -96,10 +123,10 @@ class AdapterLoader:
                 projection("self_attn.k_proj", num_kv, hidden, dim),
                 projection("self_attn.v_proj", num_kv, hidden),
             ],
-            "output": [projection("self_attn.o_proj", hidden, num_q)],
+            "output": [projection("self_attn.o_proj", hidden, num_q, by_inputs=True)],
             "gate": [projection("mlp.gate_proj", inner, hidden)],
             "up": [projection("mlp.up_proj", inner, hidden)],
-            "down": [projection("mlp.down_proj", hidden, inner)],
+            "down": [projection("mlp.down_proj", hidden, inner, by_inputs=True)],
         }
 
     def _targeted(self) -> list[Projection]:
@@ -147,19 +174,21 @@ class AdapterLoader:
     def _part(self, site: list[Projection], tensors: dict[str, torch.Tensor]) -> LowRank:
         """The projections of one site over one another: each has its own columns of b."""
         targeted = [one for one in site if one.targeted]
-        a = torch.cat([tensors[one.name_a].float() for one in targeted])
-        b = torch.zeros(sum(one.num_out for one in site), len(a))
+        first, last = site[0].inputs
+        # Copied, so that only this rank's part stays in memory.
+        a = torch.cat([tensors[one.name_a][:, first:last].float() for one in targeted])
+        b = torch.zeros(sum(one.num_own_outputs for one in site), len(a))
         row = column = 0
         for one in site:
             if one.targeted:
                 block = self._scaled(one, tensors[one.name_b])
-                b[row : row + one.num_out, column : column + block.shape[1]] = block
+                b[row : row + len(block), column : column + block.shape[1]] = block
                 column += block.shape[1]
-            row += one.num_out
+            row += one.num_own_outputs
         return LowRank(a.to(self._place), b.to(self._place))
 
     def _scaled(self, one: Projection, b: torch.Tensor) -> torch.Tensor:
-        scaled = b.float() * self._files.config.scale_of(one.module)
+        scaled = b[slice(*one.outputs)].float() * self._files.config.scale_of(one.module)
         return scaled if one.interleaved_by is None else interleave(scaled, one.interleaved_by)
 
 

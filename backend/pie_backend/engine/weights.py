@@ -33,8 +33,10 @@ class Checkpoint:
         files = set(self._files.values())
         return sum(file.stat().st_size * self.dtype.itemsize // _itemsize(file) for file in files)
 
-    def take(self, name: str, *shape: int) -> torch.Tensor:
-        """The tensor in the model's dtype.
+    def take(
+        self, name: str, *shape: int, only: tuple[int, int] | None = None, dim: int = 0
+    ) -> torch.Tensor:
+        """The tensor in the model's dtype; of `dim` only [begin, end), the rest is not read.
 
         Raises:
             BackendError: it is missing, misshapen or not a float tensor.
@@ -42,10 +44,11 @@ class Checkpoint:
         file = self._files.get(name)
         if file is None:
             raise BackendError(f"{self._path}: tensor {name} is missing from the checkpoint")
-        tensor = _read(file, name)
-        if tuple(tensor.shape) != shape:
-            found = list(tensor.shape)
-            raise BackendError(f"{file}: {name} has shape {found}; config.json wants {list(shape)}")
+        found, tensor = _read(file, name, only, dim)
+        if found != shape:
+            raise BackendError(
+                f"{file}: {name} has shape {list(found)}; config.json wants {list(shape)}"
+            )
         if tensor.dtype not in _FLOATS:
             raise BackendError(
                 f"{file}: {name} is {tensor.dtype}; only float tensors are supported"
@@ -53,11 +56,20 @@ class Checkpoint:
         return tensor.to(self.place).to(self.dtype)
 
 
-def _read(file: Path, name: str) -> torch.Tensor:
+def _read(
+    file: Path, name: str, only: tuple[int, int] | None, dim: int
+) -> tuple[tuple[int, ...], torch.Tensor]:
+    """Shape of all of it, and what is wanted of it."""
     try:
         with safe_open(file, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-            return tensor
+            part = opened.get_slice(name)
+            shape = tuple(part.get_shape())
+            tensor: torch.Tensor = (
+                opened.get_tensor(name)
+                if only is None or dim >= len(shape)
+                else part[(*[slice(None)] * dim, slice(*only))]
+            )
+            return shape, tensor
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise BackendError(f"{file}: {name} cannot be read: {error}") from error
 

@@ -41,18 +41,26 @@ class Setup:
 
     def models(self) -> Result:
         from pie_backend.base import BackendError
+        from pie_backend.engine.architectures import read_config
+        from pie_backend.engine.parallel.division import own_part
         from pie_backend.model_dir import resolve
 
         if self.config is None:
             return skip("the configuration is broken")
+        num_ranks = self.config.backend.tensor_parallel
+        fix = "set models.{name}.path or model.path to a Hugging Face directory"
         for name, model in self.config.models.items():
             try:
-                resolve(model.path)
+                found = resolve(model.path)
+                if num_ranks > 1:
+                    fix = "set backend.tensor_parallel to one of the numbers named"
+                    own_part(read_config(found), num_ranks)
             except BackendError as error:
-                fix = f"set models.{name}.path or model.path to a Hugging Face directory"
-                return Result("fail", f"model {name}: {error}", "`pie serve` will not start", fix)
-        found = ", ".join(f"{name} ({model.path})" for name, model in self.config.models.items())
-        return ok(f"models: {found}")
+                why = "`pie serve` will not start"
+                return Result("fail", f"model {name}: {error}", why, fix.format(name=name))
+        ranks = f", each divided among {num_ranks} ranks" if num_ranks > 1 else ""
+        paths = ", ".join(f"{name} ({model.path})" for name, model in self.config.models.items())
+        return ok(f"models: {paths}{ranks}", tensor_parallel=num_ranks)
 
     def gpu(self) -> Result:
         if self.config is None:

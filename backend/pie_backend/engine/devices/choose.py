@@ -24,9 +24,11 @@ class Chosen:
 
 def choose_device(config: BackendConfig) -> Chosen:
     """Raises: BackendError: what the configuration names cannot be had."""
+    if config.tensor_parallel > 1:
+        return _for_ranks(config)
     match config.device:
         case "cpu":
-            return Chosen(CpuDevice(), "")
+            return Chosen(CpuDevice(config.tensor_parallel), "")
         case "cuda":
             problem = cuda_problem(config, facts.look())
             if problem is not None:
@@ -39,6 +41,16 @@ def choose_device(config: BackendConfig) -> Chosen:
         case "auto":
             return _best(config)
     raise BackendError(f"device {config.device!r} is unknown; supported: auto, cpu, cuda, metal")
+
+
+def _for_ranks(config: BackendConfig) -> Chosen:
+    if config.device not in ("auto", "cpu"):
+        raise BackendError(
+            f"backend.tensor_parallel={config.tensor_parallel} divides models among CPUs only, so "
+            f"far: backend.device={config.device} takes backend.tensor_parallel=1"
+        )
+    why = "auto: ranks run on CPUs only, so far" if config.device == "auto" else ""
+    return Chosen(CpuDevice(config.tensor_parallel), why)
 
 
 def cuda_problem(config: BackendConfig, found: facts.CudaFacts) -> facts.Problem | None:
@@ -55,5 +67,5 @@ def _best(config: BackendConfig) -> Chosen:
         return Chosen(CudaDevice(), "auto: an NVIDIA GPU and what it needs are there")
     if torch.backends.mps.is_available():
         why = "auto: models were never run on an Apple GPU; backend.device=metal tries it"
-        return Chosen(CpuDevice(), why)
-    return Chosen(CpuDevice(), f"auto: {problem}")
+        return Chosen(CpuDevice(config.tensor_parallel), why)
+    return Chosen(CpuDevice(config.tensor_parallel), f"auto: {problem}")

@@ -23,6 +23,10 @@ class CpuDevice:
     compiles_late = False
     place = draws_on = torch.device("cpu")
 
+    def __init__(self, num_ranks: int = 1) -> None:
+        """`num_ranks`: processes that share cores and memory to compute one model."""
+        self._num_ranks = num_ranks
+
     def empty(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         # Filled now, so that the memory is there before the first request and not when it is late.
         return huge_pages.empty(size, dtype).fill_(0)
@@ -34,14 +38,15 @@ class CpuDevice:
         return memory.available_bytes()
 
     def room_for_pages(self) -> int:
-        return int(self.free_bytes() * _SHARE)
+        return int(self.free_bytes() * _SHARE) // self._num_ranks
 
     def check_pages(self, num_pages: int, num_host_pages: int, page_bytes: int) -> None:
         what = f"backend.kv_pages + backend.host_pages: {num_pages} + {num_host_pages}"
-        memory.check_fits(what, num_pages + num_host_pages, page_bytes, self.free_bytes())
+        whole_bytes = page_bytes * self._num_ranks
+        memory.check_fits(what, num_pages + num_host_pages, whole_bytes, self.free_bytes())
 
     def prepare(self, num_threads: int | None) -> None:
-        _set_threads(num_threads)
+        _set_threads(num_threads, self._num_ranks)
         memory.keep_freed_memory()
 
     def check(self, model: DecoderConfig, config: BackendConfig, weights: Checkpoint) -> None:
@@ -56,10 +61,11 @@ class CpuDevice:
         """Nothing: every operation has ended when it returns."""
 
 
-def _set_threads(num_threads: int | None) -> None:
-    """An explicit number wins, then OMP_NUM_THREADS (which torch has read), then every core."""
+def _set_threads(num_threads: int | None, num_ranks: int) -> None:
+    """An explicit number wins, then OMP_NUM_THREADS (which torch has read), then every core; ranks
+    share them."""
     if num_threads is None and "OMP_NUM_THREADS" in os.environ:
-        return
+        num_threads = torch.get_num_threads()
     can_ask = hasattr(os, "sched_getaffinity")
     num_cores = len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1
-    torch.set_num_threads(num_threads or num_cores)
+    torch.set_num_threads(max(1, (num_threads or num_cores) // num_ranks))

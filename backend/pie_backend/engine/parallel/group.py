@@ -18,6 +18,7 @@ from pie_backend.base import RankLost
 _PATIENCE = timedelta(minutes=2)
 """Ranks do the same work at the same time; who is so late has stopped."""
 _LOOPBACK = "127.0.0.1"
+_FEW_BYTES = 1 << 20
 
 
 class Group:
@@ -47,6 +48,19 @@ class Group:
         return int(least)
 
 
+class LoopbackGroup(Group):
+    """Ranks on one machine, where to be woken up costs more than what there is to send."""
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        if x.nbytes * (self.size - 1) > _FEW_BYTES:
+            return super().sum(x)
+        # Everybody sends all to everybody at once, and adds in the order of ranks.
+        first, *others = self.gather(x)
+        for other in others:
+            first += other
+        return first
+
+
 def _finish(start: Callable[[], Any]) -> None:
     try:
         start().wait()
@@ -66,6 +80,6 @@ def join(meeting: str, rank: int, size: int) -> Group:
     try:
         store = dist.FileStore(meeting, size)  # type: ignore[attr-defined]
         store.set_timeout(_PATIENCE)
-        return Group(dist.ProcessGroupGloo(store, rank, size, options), rank, size)
+        return LoopbackGroup(dist.ProcessGroupGloo(store, rank, size, options), rank, size)
     except RuntimeError as error:
         raise RankLost(f"the ranks could not meet: {error}") from error

@@ -131,6 +131,7 @@ class PretendGpu(CpuDevice):
     place = draws_on = PLACE
 
     def __init__(self, make: Callable[[], Operators]) -> None:
+        super().__init__()
         self.make = make
         self.num_finished = 0
 

@@ -28,7 +28,7 @@ def choose_device(config: BackendConfig) -> Chosen:
         return _for_ranks(config)
     match config.device:
         case "cpu":
-            return Chosen(CpuDevice(config.tensor_parallel), "")
+            return Chosen(CpuDevice(), "")
         case "cuda":
             problem = cuda_problem(config, facts.look())
             if problem is not None:
@@ -67,5 +67,5 @@ def _best(config: BackendConfig) -> Chosen:
         return Chosen(CudaDevice(), "auto: an NVIDIA GPU and what it needs are there")
     if torch.backends.mps.is_available():
         why = "auto: models were never run on an Apple GPU; backend.device=metal tries it"
-        return Chosen(CpuDevice(config.tensor_parallel), why)
-    return Chosen(CpuDevice(config.tensor_parallel), f"auto: {problem}")
+        return Chosen(CpuDevice(), why)
+    return Chosen(CpuDevice(), f"auto: {problem}")

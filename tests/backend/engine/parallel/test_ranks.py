@@ -17,6 +17,7 @@ import torch
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.create import create_backend
+from pie_backend.engine.devices.choose import choose_device
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.parallel.engine import ParallelEngine
 from pie_backend.engine.weights import Checkpoint as Weights
@@ -145,6 +146,17 @@ def test_degrees_that_mean_nothing() -> None:
         create_backend(_with_degree(dummy, 2))
 
 
+def test_ranks_are_processes_on_cpus(qwen3: Checkpoint) -> None:
+    """Other devices are refused by name, and `auto` says why it takes the processor."""
+    config = BackendConfig(name="t", path=str(qwen3.path), device="cuda", tensor_parallel=2)
+    with pytest.raises(
+        BackendError, match=r"backend\.device=cuda takes backend\.tensor_parallel=1"
+    ):
+        choose_device(config)
+    chosen = choose_device(msgspec.structs.replace(config, device="auto"))
+    assert ("cpu", "auto: ranks run on CPUs only, so far") == (chosen.device.name, chosen.why)
+
+
 def _with_degree(config: BackendConfig, degree: int) -> BackendConfig:
     return msgspec.structs.replace(config, tensor_parallel=degree)
 
@@ -161,13 +173,15 @@ def test_sizes_are_those_of_all_ranks(
     qwen3: Checkpoint, open_engine: OpenEngine, open_team: OpenTeam
 ) -> None:
     """What the scheduler is told is what one process would tell, its degree aside."""
-    one, two = (build(qwen3, kv_pages=10, host_pages=3) for build in (open_engine, open_team))
+    one, two = (
+        build(qwen3, kv_pages=10, host_pages=3, device="cpu") for build in (open_engine, open_team)
+    )
     assert msgspec.structs.replace(one.info, tensor_parallel=2) == two.info
 
 
 def test_only_a_part_of_a_tensor_is_read(qwen3: Checkpoint) -> None:
     """Rows or columns [begin, end), the same as of the whole; a wrong shape is told as always."""
-    weights = Weights(qwen3.path, torch.float32)
+    weights = Weights(qwen3.path, torch.float32, torch.device("cpu"))
     name = "model.layers.1.mlp.down_proj.weight"
     whole = weights.take(name, 96, 160)
     assert torch.equal(whole[:, 80:160], weights.take(name, 96, 160, only=(80, 160), dim=1))

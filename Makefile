@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := -e ./sdk/python -e ./bakery -e ./backend -e .
 INFERLETS := text-completion chat echo agent
 
-.PHONY: install install-dev demo test test-quick lint check schemas bench bench-quick profile format clean inferlets
+.PHONY: install install-dev demo test test-quick lint check schemas bench bench-quick gpu-check profile format clean inferlets
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -55,6 +55,10 @@ bench: install-dev
 
 bench-quick: install-dev
 	@$(BIN)/python -m benchmarks --quick
+
+# On a machine with a GPU, by its own python and torch: docs/gpu-check.md.
+gpu-check:
+	@PYTHON="$(PYTHON)" benchmarks/gpu/check.sh
 
 # Flame graphs of the scheduler and of launches, in docs/benchmarks/profiles.
 profile: install-dev

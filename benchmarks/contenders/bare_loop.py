@@ -22,12 +22,18 @@ class BareLoop:
     """Feeds the backend the batches that a scheduler would. Everything comes at once."""
 
     def __init__(
-        self, directory: Path, kv_pages: int, placement: str = "inline", tensor_parallel: int = 1
+        self,
+        directory: Path,
+        kv_pages: int,
+        placement: str = "inline",
+        tensor_parallel: int = 1,
+        device: str = "auto",
     ) -> None:
         config = BackendConfig(
             name="bench",
             path=str(directory),
             placement=placement,
+            device=device,
             page_size=PAGE_SIZE,
             kv_pages=kv_pages,
             tensor_parallel=tensor_parallel,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load import Load, Timing
 from benchmarks.model import as_text
-from pie_client import AsyncClient
+from pie_client import AsyncClient, wire
 from pie_client.events import Message
 from support.daemon import DaemonProcess
 
@@ -19,9 +20,12 @@ PROGRAM = "text-completion"
 class Programs:
     """A daemon and a client. A run sends each prompt to a program of its own, when it comes."""
 
-    def __init__(self, directory: Path, kv_pages: int, *others: str) -> None:
+    def __init__(
+        self, directory: Path, kv_pages: int, *others: str, overrides: Sequence[str] = ()
+    ) -> None:
         """`others`: programs to install beside `text-completion`, for `ask`."""
-        self._daemon = DaemonProcess(f"model.path={directory}", f"backend.kv_pages={kv_pages}")
+        settings = (f"model.path={directory}", f"backend.kv_pages={kv_pages}", *overrides)
+        self._daemon = DaemonProcess(*settings)
         self._daemon.start()
         self._daemon.install(PROGRAM, *others)
 
@@ -52,6 +56,10 @@ class Programs:
         """The result of one run of another program."""
         with self._daemon.connect() as client:
             return client.launch(program, input).result()
+
+    def status(self) -> wire.Status:
+        with self._daemon.connect() as client:
+            return client.status()
 
     def close(self) -> None:
         self._daemon.stop()

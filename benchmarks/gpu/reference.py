@@ -162,8 +162,8 @@ def apply_rope_with_cos_sin_cache_inplace(
     for x in (query, key):
         heads = x.view(len(x), -1, head_size)
         even, odd = heads[..., ::2].double(), heads[..., 1::2].double()
-        heads[..., ::2] = (even * cos - odd * sin).to(x.dtype)
-        heads[..., 1::2] = (even * sin + odd * cos).to(x.dtype)
+        turned = even * cos - odd * sin, even * sin + odd * cos
+        heads[..., ::2], heads[..., 1::2] = (part.to(x.dtype) for part in turned)
 
 
 def _flat(part: torch.Tensor) -> torch.Tensor:

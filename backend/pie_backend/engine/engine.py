@@ -133,14 +133,26 @@ def build_engine(config: BackendConfig, team: Team = ALONE) -> Engine:
 def build_on(
     device: Device, config: BackendConfig, model: ModelDir, why: str = "", team: Team = ALONE
 ) -> Engine:
-    """On a device that may be one of its own; raises BackendError as above."""
-    dtype = _dtype(config.dtype, model)
+    """On a device of the caller's; raises BackendError as above."""
+    weights = Checkpoint(model.path, _dtype(config.dtype, model), device.place)
+    return assemble(device, config, model, weights, why, team)
+
+
+def assemble(
+    device: Device,
+    config: BackendConfig,
+    model: ModelDir,
+    weights: Checkpoint,
+    why: str = "",
+    team: Team = ALONE,
+) -> Engine:
+    """Of weights that may come from elsewhere; raises BackendError as above."""
+    dtype = weights.dtype
     device.prepare(config.num_threads)
     whole = read_config(model)
     part = own_part(whole, team.size)
     try:
         with torch.inference_mode():
-            weights = Checkpoint(model.path, dtype, device.place)
             device.check(part, config, weights)
             ops = device.operators(part, dtype, config)
             decoder = load_decoder(whole, weights, ops, team)

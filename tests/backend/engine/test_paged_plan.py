@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gpu import reference
+from benchmarks.gpu.cases import KINDS, random_row
 from pie_backend.batch import Row
 from pie_backend.engine.attention.flashinfer import FlashInferAttention
 from pie_backend.engine.attention.gathered import GatheredAttention
@@ -24,34 +25,6 @@ from pie_backend.engine.ragged import flatten
 KERNELS = cast(Kernels, reference)
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 6, 2, 8
 NUM_PAGES = 60
-KINDS = ("plain", "hidden", "masked", "ahead")
-
-
-def random_row(source: random.Random, kind: str, page_size: int, pages: list[int]) -> Row:
-    """Of up to three pages in the cache and up to two new, with pages to spare in its table."""
-    num_tokens = source.choice([1, 1, 2, page_size, source.randint(1, 2 * page_size)])
-    start = source.choice([0, page_size, source.randint(0, 3 * page_size)])
-    end = start + num_tokens
-    table = [pages.pop() for _ in range(-(-end // page_size) + source.randrange(2))]
-    tokens = [0] * num_tokens
-    if kind == "hidden":
-        cuts = sorted(source.sample(range(end + 1), 2 * source.randint(1, max(1, end // 4))))
-        found = list(zip(cuts[::2], cuts[1::2], strict=True))
-        return Row(tokens, start, table, hidden=found)
-    if kind in ("masked", "ahead"):
-        bits = [
-            sum(
-                1 << place
-                for place in range(end)
-                if place == start + i
-                or (source.random() < 0.5 and (kind == "ahead" or place < start + i))
-            )
-            for i in range(num_tokens)
-        ]
-        return Row(
-            tokens, start, table, attention=[b.to_bytes(-(-end // 8), "little") for b in bits]
-        )
-    return Row(tokens, start, table)
 
 
 def both(shape: KVShape) -> tuple[KVCache, KVCache]:

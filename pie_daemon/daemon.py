@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from pie_backend.base import Backend, BackendError
+from pie_backend.base import BackendError
 from pie_backend.batch import BackendConfig
-from pie_backend.create import create_backend
-from pie_backend.tokenizer import Tokenizer
 from pie_client import paths as folders
 from pie_daemon import log, systemd
 from pie_daemon.config import PieConfig, backend_configs, complete
 from pie_daemon.errors import PieError
-from pie_daemon.grammar.compiler import GrammarCompiler
-from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model, Models
 from pie_daemon.host.topics import Topics
 from pie_daemon.listener.lock import acquire
@@ -40,7 +35,7 @@ from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.saved import SavedContexts
 from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
-from pie_daemon.scheduler.service import Scheduler
+from pie_daemon.served import ServedModel, close_all
 from pie_daemon.tasks import Tasks
 from pie_daemon.watcher.service import Watcher
 
@@ -48,7 +43,6 @@ if TYPE_CHECKING:
     from pie_daemon.gateway.server import Gateway
 
 _log = structlog.get_logger()
-_LAST_BATCH_S = 10.0
 _GARBAGE_THRESHOLD = 20_000
 """New objects between two searches for garbage; the interpreter's own 700 are less than a batch."""
 
@@ -71,8 +65,7 @@ class Daemon:
     def __init__(self, config: PieConfig, paths: Paths | None = None) -> None:
         self.config = complete(config)
         self.paths = paths or Paths.default()
-        self._backends: list[Backend] = []
-        self._models: dict[str, Model] = {}
+        self._served: dict[str, ServedModel] = {}
         self._server: Server | None = None
         self._gateway: Gateway | None = None
         self._watcher: Watcher | None = None
@@ -137,7 +130,7 @@ class Daemon:
         # 5. What programs have stored, then schedulers, then the workers under them.
         if self._storage is not None:
             await asyncio.to_thread(self._storage.close)
-        await asyncio.to_thread(self._stop_models)
+        await asyncio.to_thread(close_all, self._served.values())
         # 6. The lock last: from here another daemon may start.
         if self._lock is not None:
             self._lock.release()
@@ -159,30 +152,14 @@ class Daemon:
             _log.info("load", instances=len(running), models=msgspec.to_builtins(stats))
 
     def _load(self, config: BackendConfig) -> None:
-        _log.info("loading_model", model=config.name, path=config.path, kind=config.kind)
-        backend = create_backend(config)
-        self._backends.append(backend)
-        tokenizer = Tokenizer(config.path)
-        scheduler = Scheduler(backend, tokenizer.token_bytes, self.config.scheduler)
-        scheduler.start()
-        grammars = GrammarCompiler(tokenizer, backend.info, lambda: self.config.limits)
-        adapters = AdapterFolder.at(self.config.models[config.name].adapters)
-        self._models[config.name] = Model(
-            config.name, backend.info, tokenizer, scheduler, grammars, adapters
+        adapters = self.config.models[config.name].adapters
+        self._served[config.name] = ServedModel(
+            config, self.config.scheduler, lambda: self.config.limits, adapters
         )
-        _log.info("model_ready", **msgspec.structs.asdict(backend.info))
 
-    def _stop_models(self) -> None:
-        # A scheduler waits for its batch; a worker that hangs is killed by `close` all the same.
-        stopping = [threading.Thread(target=m.scheduler.stop) for m in self._models.values()]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join(_LAST_BATCH_S)
-        for model in self._models.values():
-            model.grammars.close()
-        for backend in self._backends:
-            backend.close()
+    @property
+    def _models(self) -> dict[str, Model]:
+        return {name: served.model for name, served in self._served.items()}
 
     def _build_runtime(self) -> None:
         config, state = self.config, self.paths.state

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pie_backend
@@ -19,11 +22,17 @@ class Child:
     """Runs `python -m MODULE FD`, where FD is its end of the socket pair."""
 
     def __init__(self, module: str, what: str = "worker process") -> None:
+        """Raises: OSError: there is no room for another process."""
         self._what = what
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _start(module, theirs)
-        self.channel = Channel(ours)
+        self._watcher: threading.Thread | None = None
+        self._ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = _start(module, theirs)
+        except BaseException:
+            self._ours.close()
+            raise
+        self.channel = Channel(self._ours)
 
     @property
     def pid(self) -> int:
@@ -33,6 +42,27 @@ class Child:
         """May be called twice; it ends when its end of the socket hangs up, or is killed."""
         self.hang_up()
         self._reap()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def kill(self) -> None:
+        """From any thread; whoever waits for an answer is told that it is gone."""
+        self._process.kill()
+
+    def watch(self, heard: Callable[[], None]) -> None:
+        """`heard` is called by a thread of its own when the other end hangs up, or this one: nobody
+        else notices the death of somebody who is not asked anything."""
+        sock = self._ours.dup()
+
+        def wait() -> None:
+            with sock:
+                poll = select.poll()
+                poll.register(sock, 0)
+                poll.poll()
+            heard()
+
+        self._watcher = threading.Thread(target=wait, name=f"watch-{self.pid}", daemon=True)
+        self._watcher.start()
 
     def hang_up(self) -> None:
         """Asks it to end, without waiting for it."""

@@ -7,8 +7,10 @@ from importlib import import_module
 
 from pie_backend.base import Backend, BackendError
 from pie_backend.batch import BackendConfig
+from pie_backend.lifeline import Lifeline
 
-# Where each builder lives, `module:function`; each takes a BackendConfig.
+# Where each builder lives, `module:function`; each takes a BackendConfig, those of placements a
+# Lifeline too.
 KINDS = {
     "engine": "pie_backend.engine.build:build",
     "dummy": "pie_backend.dummy:DummyBackend",
@@ -19,8 +21,8 @@ PLACEMENTS = {
 }
 
 
-def create_backend(config: BackendConfig) -> Backend:
-    """Blocks until the model is loaded.
+def create_backend(config: BackendConfig, lifeline: Lifeline | None = None) -> Backend:
+    """Blocks until the model is loaded, or until the lifeline is cut.
 
     Raises:
         BackendError: it cannot be built; the message says what to do.
@@ -38,17 +40,17 @@ def create_backend(config: BackendConfig) -> Backend:
             f"backend.tensor_parallel={config.tensor_parallel} needs a model to divide: "
             "backend.kind=dummy has none; leave it at 1"
         )
-    return _builder("placement", PLACEMENTS, config.placement)(config)
+    return _builder("placement", PLACEMENTS, config.placement)(config, lifeline)
 
 
-def build_inline(config: BackendConfig) -> Backend:
-    """Builds the backend in this very process."""
+def build_inline(config: BackendConfig, lifeline: Lifeline | None = None) -> Backend:
+    """Builds the backend in this very process, where it does not die alone."""
     return _builder("kind", KINDS, config.kind)(config)
 
 
-def _builder(what: str, table: dict[str, str], key: str) -> Callable[[BackendConfig], Backend]:
+def _builder(what: str, table: dict[str, str], key: str) -> Callable[..., Backend]:
     if key not in table:
         raise BackendError(f"backend {what} {key!r} is unknown; expected one of {', '.join(table)}")
     module, _, name = table[key].partition(":")
-    builder: Callable[[BackendConfig], Backend] = getattr(import_module(module), name)
+    builder: Callable[..., Backend] = getattr(import_module(module), name)
     return builder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from pie_backend.channel import (
     UnloadAdapter,
 )
 from pie_backend.child import Child
+from pie_backend.lifeline import Lifeline
 
 _R = TypeVar("_R", bound=msgspec.Struct)
 
@@ -27,14 +29,21 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 class ProcessBackend:
     """Implements `Backend` by asking a worker process. Blocks until the worker has its model."""
 
-    def __init__(self, config: BackendConfig) -> None:
+    def __init__(self, config: BackendConfig, lifeline: Lifeline | None = None) -> None:
         """Raises BackendError with the worker's own words when it cannot build the backend."""
-        self._child = Child("pie_backend.worker")
+        try:
+            self._child = Child("pie_backend.worker")
+        except OSError as error:
+            raise BackendError(f"no worker process can be started: {error}") from error
         self._channel = self._child.channel
         self._decoder = msgspec.msgpack.Decoder(Reply)
         self._closed = False
+        if lifeline is not None:
+            lifeline.hold(self._child.kill)
         try:
             self._info = self._handshake(config)
+            if lifeline is not None:
+                self._child.watch(partial(self._report, lifeline))
         except BaseException:
             self.close()
             raise
@@ -59,6 +68,10 @@ class ProcessBackend:
     def close(self) -> None:
         self._closed = True
         self._child.close()
+
+    def _report(self, lifeline: Lifeline) -> None:
+        if not self._closed:
+            lifeline.report(self._obituary())
 
     def _handshake(self, config: BackendConfig) -> BackendInfo:
         return self._ask(config, Ready).info

@@ -8,25 +8,28 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from pie_client import wire
 from pie_client.aio import AsyncClient
 from pie_daemon.cli import exits
 from pie_daemon.cli.instances import age, with_client
 from pie_daemon.cli.terminal import print_json, write
+from pie_daemon.scheduler.stats import WorkerStats
 
 _BAR_WIDTH = 40
 _CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
 def show_status(*, as_json: bool, watch_s: float | None) -> int:
-    """Exit code 1 when a model no longer computes."""
+    """Exit code 1 when a model does not compute."""
 
     async def work(client: AsyncClient) -> int:
         while True:
             status = await client.status()
             _print(status, as_json=as_json, clear=watch_s is not None)
             if watch_s is None:
-                return exits.FAILED if any(_failures(status)) else exits.OK
+                return exits.FAILED if any(troubles(status)) else exits.OK
             await asyncio.sleep(watch_s)
 
     return with_client(work)
@@ -85,7 +88,13 @@ def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -
             f"  guesses   {stats['draft_acceptance']:.0%} of {stats['drafted_tokens']} tokens "
             "came true"
         )
-    for trouble in filter(None, (stats["failure"], stats["integrity_error"])):
+    worker = msgspec.convert(stats.get("worker", {}), WorkerStats)
+    if worker.deaths:
+        yield (
+            f"  worker    died {worker.deaths} times, last of: {worker.last_cause}; the last pause "
+            f"was {worker.last_pause_s:.1f} s"
+        )
+    for trouble in _troubles(stats):
         yield f"  BROKEN    {trouble}"
 
 
@@ -116,7 +125,13 @@ def _cells(count: int, total: int) -> int:
     return -(-count * _BAR_WIDTH // total)
 
 
-def _failures(status: wire.Status) -> Iterator[str]:
-    for model in status.detail.get("models", {}).values():
-        stats = model["scheduler"]
-        yield from filter(None, (stats["failure"], stats["integrity_error"]))
+def troubles(status: wire.Status) -> Iterator[str]:
+    """Of all models."""
+    for name, model in status.detail.get("models", {}).items():
+        yield from (f"{name}: {trouble}" for trouble in _troubles(model["scheduler"]))
+
+
+def _troubles(stats: Mapping[str, Any]) -> Iterator[str]:
+    """Why the model does not compute at the moment, or not rightly."""
+    worker = msgspec.convert(stats.get("worker", {}), WorkerStats)
+    yield from filter(None, (stats["failure"] or worker.trouble, stats["integrity_error"]))

@@ -28,11 +28,15 @@ class Model:
     """A loaded model as programs see it; also the object behind a `model` handle."""
 
     name: str
-    info: BackendInfo
     tokenizer: Tokenizer
     scheduler: Scheduler
     grammars: GrammarCompiler
     adapters: AdapterFolder = field(default_factory=AdapterFolder)
+
+    @property
+    def info(self) -> BackendInfo:
+        """Of the backend that serves it now; tokens and the longest context never change."""
+        return self.scheduler.info
 
 
 @dataclass(frozen=True, slots=True)

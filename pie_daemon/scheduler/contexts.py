@@ -327,6 +327,18 @@ class ContextTable:
         self.pool.free(self._released)
         self._released = []
 
+    def lose_pages(self, num_pages: int, num_host_pages: int) -> None:
+        """The backend is gone, with the batch in flight and all that was computed: every context
+        falls to its journal, and the next backend has so many pages."""
+        self._in_flight = False
+        for context in self:
+            self._memories.set(context, None)
+            context.pages, context.num_computed, context.num_published = [], 0, 0
+            context.num_drafted = 0
+        self._owed_copies, self._released = [], []
+        self.pool.clear(num_pages)
+        self.host.clear(num_host_pages)
+
     def check(self, held_aside: Sequence[int] = ()) -> None:
         """`held_aside`: pages that are on their way into the cache."""
         self.pool.check([*(context.pages for context in self), self._released, held_aside])

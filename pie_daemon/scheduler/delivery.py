@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
 from pie_backend.batch import BatchResult, Logprobs, Probed, Row
+from pie_daemon.scheduler.page_jobs import PageJob
+from pie_daemon.scheduler.request import Request
 
 
 @dataclass(slots=True)
@@ -29,7 +31,16 @@ class Counters:
 
     preemptions: int = 0
     recomputed_tokens: int = 0
-    """Of the computed ones: their KV was lost when their context was suspended."""
+    """Of the computed ones: their KV was lost when their context was suspended, or the backend
+    with it."""
+
+    def count_found(self, request: Request) -> None:
+        """It is admitted for the first time, with what is there of its context."""
+        num_found = request.context.num_computed - request.cached_tokens
+        self.wanted_tokens += request.prompt_tokens - request.cached_tokens
+        self.found_tokens += num_found
+        request.cached_tokens += num_found
+        request.context.owner.cached_tokens += num_found
 
     @property
     def prefix_hit_rate(self) -> float:
@@ -50,6 +61,17 @@ class Delivery:
     """New tokens by owner."""
     ended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests that have come to their end by owner."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """What the end of a backend brought to its end."""
+
+    requests: list[int] = field(default_factory=list)
+    """Failed; all others wait for the next backend."""
+    jobs: list[PageJob] = field(default_factory=list)
+    convicted: bool = False
+    """One of the requests was what killed it."""
 
 
 Answer = tuple[Sequence[int], Sequence[Logprobs | None], Sequence[Probed]]

@@ -95,6 +95,12 @@ class Generation(Request):
         # The last token is drawn but never computed by this generation.
         return self.prompt_tokens + self.max_new - 1
 
+    def forget_row(self) -> None:
+        if self.speculation is not None:
+            self.speculation.keep(0)
+        if self.guide is not None:
+            self.guide.ahead = []
+
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         if self.speculation is not None:
             return self._advance_guessing(self.speculation, tokens, logprobs)

@@ -16,24 +16,25 @@ from pie_daemon.scheduler.visibility import num_visible
 
 class Limits:
     def __init__(self, info: BackendInfo, max_batch_tokens: int) -> None:
-        self._info = info
+        self.info = info
+        """Of the backend that computes now."""
         self._max_whole = max(1, max_batch_tokens // 2)
 
     def max_new(self, length: int, max_tokens: int | None, position: int = 0) -> int:
         """Tokens that a generation on a context of this length can make, whose next token stands at
         `position`."""
-        room = self._info.max_context - max(length, position)
+        room = self.info.max_context - max(length, position)
         if max_tokens is not None:
             return min(max_tokens, room)
         # The last token drawn needs no place in the pool.
-        return min(room, self._info.num_pages * self._info.page_size - length + 1)
+        return min(room, self.info.num_pages * self.info.page_size - length + 1)
 
     def check_tokens(self, tokens: Iterable[int]) -> None:
         for token in tokens:
-            if not 0 <= token < self._info.vocab_size:
+            if not 0 <= token < self.info.vocab_size:
                 raise PieError(
                     "invalid-argument",
-                    f"token {token} is outside the vocabulary [0, {self._info.vocab_size})",
+                    f"token {token} is outside the vocabulary [0, {self.info.vocab_size})",
                 )
 
     def check_biases(self, adjustment: Adjustment | None) -> None:
@@ -42,15 +43,15 @@ class Limits:
             return
         self.check_tokens(adjustment.logit_bias)
         num_banned = sum(bias <= -FORCING_BIAS for bias in adjustment.logit_bias.values())
-        if num_banned >= self._info.vocab_size:
+        if num_banned >= self.info.vocab_size:
             raise PieError("invalid-argument", "logit_bias leaves no token to draw")
 
     def check_length(self, length: int) -> None:
-        if length > self._info.max_context:
+        if length > self.info.max_context:
             raise PieError(
                 "invalid-argument",
-                f"the context would have {length} tokens; {self._info.name} takes "
-                f"{self._info.max_context}",
+                f"the context would have {length} tokens; {self.info.name} takes "
+                f"{self.info.max_context}",
             )
 
     def check_layout(self, layout: Layout) -> None:
@@ -83,12 +84,12 @@ class Limits:
             )
 
     def check_fits(self, request: Request) -> None:
-        info = self._info
-        need = -(-request.worst_length // info.page_size)
+        info = self.info
+        need = -(-request.least_length // info.page_size)
         if need > info.num_pages:
             raise PieError(
                 "exhausted",
-                f"{request.worst_length} tokens need {need} pages of {info.page_size}; the pool "
+                f"{request.least_length} tokens need {need} pages of {info.page_size}; the pool "
                 f"has {info.num_pages}: ask for fewer tokens or raise backend.kv_pages",
             )
 
@@ -101,14 +102,14 @@ class Limits:
                 remembered_span(context, contexts, start, end)
                 for context, (start, end) in spans.items()
             ),
-            self._info.page_size,
+            self.info.page_size,
             lambda _: False,
         )
-        if need > self._info.num_pages:
+        if need > self.info.num_pages:
             raise PieError(
                 "exhausted",
-                f"together the passes need {need} pages of {self._info.page_size} tokens; the pool "
-                f"has {self._info.num_pages}: submit fewer at once or raise backend.kv_pages",
+                f"together the passes need {need} pages of {self.info.page_size} tokens; the pool "
+                f"has {self.info.num_pages}: submit fewer at once or raise backend.kv_pages",
             )
 
     def check_quota(self, request: Request, contexts: ContextTable) -> None:

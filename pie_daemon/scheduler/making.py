@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pie_backend.batch import BackendInfo
+from pie_daemon.errors import PieError
 from pie_daemon.scheduler.context import Context
 from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.draws import Draws
@@ -12,7 +13,7 @@ from pie_daemon.scheduler.generation import Generation
 from pie_daemon.scheduler.guide import guide_for
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.params import GenerateParams
-from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH
+from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Request
 from pie_daemon.scheduler.speculation import speculation_for
 from pie_daemon.scheduler.text import TextStream
 
@@ -56,6 +57,28 @@ class GenerationMaker:
         )
         _end_at_once(generation)
         return generation
+
+    def refit(self, requests: Iterable[Request]) -> dict[Request, PieError]:
+        """To the pool of another backend; those that cannot be served by it, and why."""
+        failures: dict[Request, PieError] = {}
+        for request in requests:
+            if isinstance(request, Generation):
+                self._shorten(request)
+            try:
+                self._limits.check_fits(request)
+            except PieError as error:
+                failures[request] = error
+        return failures
+
+    def _shorten(self, generation: Generation) -> None:
+        """One that was to make what there is room for makes less in a smaller pool."""
+        if generation.params.max_tokens is None:
+            length = generation.prompt_tokens
+            position = generation.context.layout.position(length)
+            room = self._limits.max_new(length, None, position)
+            # At least one more, for which the pool may turn out to be too small.
+            room = max(room, len(generation.tokens) + 1)
+            generation.max_new = min(generation.max_new, room)
 
     def _check(self, context: Context, params: GenerateParams) -> None:
         params.check()

@@ -49,8 +49,7 @@ class PageJobs:
     ) -> None:
         self._contexts = contexts
         self._num_reserved = num_reserved
-        page_bytes = max(1, info.page_bytes)
-        self._max_pages = max(1, min(_MAX_CHUNK_PAGES, _CHUNK_BYTES // page_bytes))
+        self._max_pages = _num_pages_in_chunk(info)
         self._jobs: deque[PageJob] = deque()
         self._moving: list[int] = []
         self._keys: list[bytes] = []
@@ -86,6 +85,7 @@ class PageJobs:
         job.failure = result.file_failure
         if job.kind == "load":
             self._take_in(job)
+        self._moving = []
         if job.failure is not None:
             return [self._finish()]
         job.next += num_pages
@@ -98,6 +98,28 @@ class PageJobs:
         while self._jobs:
             self._jobs[0].failure = message
             done.append(self._finish())
+        return done
+
+    def lose(self, info: BackendInfo, cause: str) -> list[PageJob]:
+        """The backend is gone with all its pages; the jobs that are done by that.
+
+        What was to be stored is lost, but for the part that is in the file already. Loads begin
+        again, for the next backend; one that was under way when the backend died does not, since it
+        may be what killed it.
+        """
+        self._max_pages = _num_pages_in_chunk(info)
+        done = [job for job in self._jobs if job.kind == "store"]
+        if self._moving:
+            first, self._moving = self._jobs[0], []
+            first.failure = cause
+            done = [first, *(job for job in done if job is not first)]
+        self._jobs = deque(job for job in self._jobs if job not in done)
+        for job in (*done, *self._jobs):
+            job.held = []
+        for job in done:
+            job.done = True
+        for job in self._jobs:
+            job.next = job.num_moved = 0
         return done
 
     def _next(self, job: PageJob) -> PageFile | None:
@@ -144,3 +166,7 @@ class PageJobs:
         self._contexts.pool.free(reversed(job.held))
         job.held = []
         return job
+
+
+def _num_pages_in_chunk(info: BackendInfo) -> int:
+    return max(1, min(_MAX_CHUNK_PAGES, _CHUNK_BYTES // max(1, info.page_bytes)))

@@ -23,8 +23,12 @@ class PagePool:
     def __init__(self, num_pages: int, evicted: Callable[[int, bytes], None] | None = None) -> None:
         """`evicted` is told of a cached page, and of the key of its content, before the page is
         given to somebody who will overwrite it."""
-        self.num_pages = num_pages
         self._evicted = evicted
+        self.clear(num_pages)
+
+    def clear(self, num_pages: int) -> None:
+        """Every page and what it held is gone; there are so many new ones."""
+        self.num_pages = num_pages
         self._holders = [0] * num_pages
         # A stack: the page freed last is the likeliest to be in a cache still.
         self._free = list(range(num_pages - 1, -1, -1))

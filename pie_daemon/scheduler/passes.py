@@ -137,6 +137,10 @@ class Pass(Request):
     def next_length(self) -> int:
         return self.stop
 
+    @property
+    def least_length(self) -> int:
+        return self.stop
+
     def questions(self, start: int, end: int) -> tuple[list[Sample], list[Probe]]:
         samples: list[Sample] = []
         probes: list[Probe] = []

@@ -194,6 +194,14 @@ class Request:
         At most `worst_length`."""
         return len(self.context.journal)
 
+    @property
+    def least_length(self) -> int:
+        """Without room for so long a context it cannot be served at all."""
+        return self.worst_length
+
+    def forget_row(self) -> None:
+        """The row that was in flight is lost, and nothing of it counts."""
+
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         """Takes in what a batch made of its row: one token for each sample asked for. How many of
         them it kept."""

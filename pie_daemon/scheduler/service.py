@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -29,9 +29,11 @@ from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import Answer, PassSpec
+from pie_daemon.scheduler.recovery import Recovery
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
 from pie_daemon.scheduler.state import SchedulerState
-from pie_daemon.scheduler.stats import RateMeter, SchedulerStats
+from pie_daemon.scheduler.stats import RateMeter, SchedulerStats, stats_of
+from pie_daemon.scheduler.worker import Build, Replacement, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -60,19 +62,20 @@ class Scheduler:
 
     `token_bytes` gives the bytes of a token in the text (none for special tokens), and is asked
     once per token; `on_tokens` is told by the scheduler's thread how many tokens a batch brought an
-    owner. The backend stays the caller's, who closes it after `stop`.
+    owner. The backend stays the caller's, who closes it after `stop`; a worker has it built again
+    when it dies.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | Worker,
         token_bytes: Callable[[int], bytes],
         config: SchedulerConfig | None = None,
         *,
         on_tokens: Callable[[str, int], None] | None = None,
         fresh_seed: Callable[[], int] = _random_seed,
     ) -> None:
-        self._backend = backend
+        self._worker = backend if isinstance(backend, Worker) else Worker(backend)
         self._on_tokens = on_tokens
         self._fresh_seed = fresh_seed
         self._lock = threading.Lock()
@@ -82,21 +85,25 @@ class Scheduler:
         self._failure: PieError | None = None
         self._integrity_error: str | None = None
         self._notify: dict[int, Notify] = {}
-        self._masks = MaskMaker(backend.info.name, self._wake.set)
+        self._masks = MaskMaker(self.info.name, self._wake.set)
         self._last_batch = Batch(step=0, rows=[])
         self._computed = RateMeter()
         self._generated = RateMeter()
         config = config or SchedulerConfig()
-        self._state = SchedulerState(backend.info, config, cache(token_bytes), time.monotonic)
+        self._state = SchedulerState(self.info, config, cache(token_bytes), time.monotonic)
         self._gathering = Gathering(config.gather_share)
         self.adapters = Adapters(self._lock, self._wake.set, self._state.contexts.adapters_in_use)
+        self._recovery = Recovery(
+            self._worker, self._state, self.adapters, self._lock, self._notify_all
+        )
         self._thread = threading.Thread(
-            target=self._main, name=f"scheduler-{backend.info.name}", daemon=True
+            target=self._main, name=f"scheduler-{self.info.name}", daemon=True
         )
 
     @property
     def info(self) -> BackendInfo:
-        return self._backend.info
+        """Of the backend that serves, or served last."""
+        return self._worker.info
 
     # Owners
 
@@ -218,7 +225,7 @@ class Scheduler:
             params = replace(params, sampling=sampling, fresh_seed=False)
         with self._lock:
             self._require_alive()
-            self.adapters.require(params.adapter)
+            self.adapters.require_for(self._state.contexts.get(context), params.adapter)
             request = self._state.generate(context, params)
             self._notify[request] = notify
             self._come(context)
@@ -228,6 +235,7 @@ class Scheduler:
         """None: everything appended is computed already."""
         with self._lock:
             self._require_alive()
+            self.adapters.require_for(self._state.contexts.get(context), None)
             request = self._state.flush(context)
             if request is not None:
                 self._notify[request] = notify
@@ -239,7 +247,7 @@ class Scheduler:
         with self._lock:
             self._require_alive()
             for one in passes:
-                self.adapters.require(one.adapter)
+                self.adapters.require_for(self._state.contexts.get(one.context), one.adapter)
             requests = self._state.submit(passes)
             self._notify.update(dict.fromkeys(requests, notify))
             self._come(passes[0].context)
@@ -296,11 +304,18 @@ class Scheduler:
     # Service
 
     def start(self) -> None:
+        self._worker.listen(self._wake.set)
         self._thread.start()
 
+    def replace_backend(self, build: Build, *, beside: bool) -> Replacement:
+        """Contexts go on on what `build` gives; waits for that, see `Worker.replace`."""
+        return self._worker.replace(build, beside=beside)
+
     def stop(self) -> None:
-        """Ends the thread after the batch in flight; unfinished requests fail with `closed`."""
+        """Ends the thread after the batch in flight, or in the middle of a restart; unfinished
+        requests fail with `closed`."""
         self._stopping = True
+        self._worker.stop()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -315,39 +330,16 @@ class Scheduler:
     def stats(self) -> SchedulerStats:
         now_s = time.monotonic()
         with self._lock:
-            state = self._state
-            return SchedulerStats(
+            return stats_of(
+                self._state,
                 model=self.info.name,
-                owners=len(state.owners),
-                contexts=len(state.contexts),
-                running_requests=len(state.running),
-                waiting_requests=len(state.waiting),
-                num_pages=state.contexts.pool.num_pages,
-                free_pages=state.contexts.pool.num_free,
-                cached_pages=state.contexts.pool.num_cached,
                 adapters=self.adapters.num_loaded,
                 adapter_bytes=self.adapters.num_bytes,
-                reserved_pages=sum(request.num_reserved for request in state.running.values()),
-                suspended_contexts=state.contexts.num_suspended,
-                host_pages=state.contexts.host.num_slots,
-                used_host_pages=state.contexts.host.num_used,
-                evicted_pages=state.contexts.host.num_evicted,
-                restored_pages=state.contexts.host.num_restored,
-                suspensions=state.contexts.num_suspensions,
-                preemptions=state.counters.preemptions,
-                recomputed_tokens=state.counters.recomputed_tokens,
-                steps=state.counters.steps,
-                rows=state.counters.rows,
                 last_batch_rows=len(self._last_batch.rows),
                 last_batch_tokens=sum(len(row.tokens) for row in self._last_batch.rows),
-                computed_tokens=state.counters.computed_tokens,
-                generated_tokens=state.counters.generated_tokens,
-                found_tokens=state.counters.found_tokens,
-                prefix_hit_rate=state.counters.prefix_hit_rate,
-                drafted_tokens=state.counters.drafted_tokens,
-                draft_acceptance=state.counters.draft_acceptance,
                 computed_tokens_per_s=self._computed.per_s(now_s),
                 generated_tokens_per_s=self._generated.per_s(now_s),
+                worker=self._worker.stats(),
                 failure=None if self._failure is None else self._failure.message,
                 integrity_error=self._integrity_error,
             )
@@ -369,20 +361,34 @@ class Scheduler:
     def _main(self) -> None:
         try:
             while self._take():
-                self.adapters.work(self._backend)
-                self._make_masks()
-                batch = self._decide()
-                if batch is not None:
-                    begun_s = time.monotonic()
-                    result = self._backend.execute(batch)
-                    self._deliver(result, time.monotonic() - begun_s)
-                self._move_pages()
+                try:
+                    self._go_round()
+                except BackendError as error:
+                    self._recovery.after(error)
         except BackendError as error:
-            _log.error("the backend of %s died: %s", self.info.name, error)
-            self._fail(PieError("internal", f"the backend of {self.info.name} died: {error}"))
+            if not self._stopping:
+                _log.error("the backend of %s died: %s", self.info.name, error)
+                self._fail(PieError("internal", f"the backend of {self.info.name} died: {error}"))
         except Exception as error:  # noqa: BLE001 - the thread's edge: programs must not hang
             _log.exception("the scheduler of %s failed", self.info.name)
             self._fail(PieError("internal", f"the scheduler of {self.info.name} failed: {error}"))
+
+    def _go_round(self) -> None:
+        """Raises: BackendError: it died."""
+        # A round that ends early leaves something to do.
+        self._idle = False
+        if self._worker.is_to_be_replaced:
+            self._recovery.replace()
+            return
+        backend = self._worker.use()
+        self.adapters.work(backend)
+        self._make_masks()
+        batch = self._decide()
+        if batch is not None:
+            begun_s = time.monotonic()
+            result = backend.execute(batch)
+            self._deliver(result, time.monotonic() - begun_s)
+        self._move_pages(backend)
 
     def _take(self) -> bool:
         """Waits while there is nothing to compute; False when it is time to stop."""
@@ -445,12 +451,12 @@ class Scheduler:
         for notify in callbacks:
             notify()
 
-    def _move_pages(self) -> None:
+    def _move_pages(self, backend: Backend) -> None:
         """One file's share between two batches."""
         with self._lock:
             batch, done = self._state.move_pages() if self._state.saving.jobs else (None, [])
         if batch is not None:
-            result = self._backend.execute(batch)
+            result = backend.execute(batch)
             with self._lock:
                 done += self._state.saving.jobs.land(result)
         for job in done:
@@ -461,11 +467,18 @@ class Scheduler:
             for owner, num_tokens in tokens.items():
                 self._on_tokens(owner, num_tokens)
 
+    def _notify_all(self, requests: Iterable[int]) -> None:
+        with self._lock:
+            known = [self._notify.get(request) for request in requests]
+        for notify in filter(None, known):
+            notify()
+
     def _fail(self, error: PieError) -> None:
         with self._lock:
             self._failure = self._failure or error
-            callbacks = [self._notify[request] for request in self._state.fail(error)]
-            callbacks += [job.notify for job in self._state.saving.jobs.fail(error.message)]
+            failed = self._state.fail(error)
+            jobs = self._state.saving.jobs.fail(error.message)
         self.adapters.fail(error)
-        for notify in callbacks:
-            notify()
+        self._notify_all(failed)
+        for job in jobs:
+            job.notify()

@@ -8,14 +8,14 @@ may come while it is: pages that they let go stay out of the pool until the batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
-from pie_daemon.scheduler.delivery import Counters, Delivery, answers, check_answer
+from pie_daemon.scheduler.delivery import Counters, Delivery, Lost, answers, check_answer
 from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.generation import Generation
@@ -34,6 +34,7 @@ from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import CANCELLED, COMPLETE, Chunk, Finish, Flush, Request, Usage
 from pie_daemon.scheduler.rows import Rows
 from pie_daemon.scheduler.saving import Saving
+from pie_daemon.scheduler.suspects import Suspects, guilty
 
 
 class SchedulerState:
@@ -64,8 +65,7 @@ class SchedulerState:
         self.waiting: dict[int, Request] = {}
         self.running: dict[int, Request] = {}
         self.counters = Counters()
-        self._max_batch_tokens = config.max_batch_tokens
-        self._max_running = min(config.max_batch_rows, config.max_batch_tokens)
+        self._config = config
         self._maker = GenerationMaker(info, self.limits, token_bytes)
         self._clock = clock
         self._fairness = Fairness()
@@ -81,6 +81,7 @@ class SchedulerState:
             Planner(info, self.limits), self.limits, self.contexts, self._requests, self.waiting
         )
         self._in_flight: list[tuple[Request, Row]] | None = None
+        self._suspects = Suspects()
         self._moving: list[Request] = []  # running requests that the last batch carried
         self.guided: dict[int, Generation] = {}  # live, with a constraint
 
@@ -257,11 +258,14 @@ class SchedulerState:
         assert self._in_flight is None, "one batch at a time"
         self._preempt()
         self._admit()
-        chosen = self._choice.choose(self.running.values(), self._max_batch_tokens)
+        candidates = self._suspects.choose(self.running.values())
+        chosen = self._choice.choose(candidates, self._config.max_batch_tokens)
         if not chosen:
             return None
         copies = self.contexts.take_copies()
-        room = self._drafts.share([len(run.tokens) for _, run in chosen], self._max_batch_tokens)
+        room = self._drafts.share(
+            [len(run.tokens) for _, run in chosen], self._config.max_batch_tokens
+        )
         rows = [self._rows.cut(request, run, room, copies) for request, run in chosen]
         self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self.contexts.depart()
@@ -272,13 +276,19 @@ class SchedulerState:
         return Batch(self.counters.steps, rows, copies, evict, restore)
 
     def complete(self, result: BatchResult) -> Delivery:
-        """Takes in what the batch in flight made."""
+        """Takes in what the batch in flight made.
+
+        Raises: BackendError: it is no answer to the batch, which is still in flight then.
+        """
+        assert self._in_flight is not None, "no batch is in flight"
+        answered = list(answers(result, self.counters.steps, len(self._in_flight)))
+        for (_, row), answer in zip(self._in_flight, answered, strict=True):
+            check_answer(row, *answer)
         flight = self._land()
-        answered = answers(result, self.counters.steps, len(flight))
+        self._suspects.landed(request for request, _ in flight)
         delivery = Delivery()
         self._moving.clear()
-        for (request, row), (tokens, ones, probed) in zip(flight, answered, strict=True):
-            check_answer(row, tokens, ones, probed)
+        for (request, _), (tokens, ones, probed) in zip(flight, answered, strict=True):
             if request.id in self.running:
                 self._moving.append(request)
                 if probed:
@@ -287,15 +297,55 @@ class SchedulerState:
         self.counters.generated_tokens += sum(delivery.tokens.values())
         return delivery
 
+    def lose_backend(self, info: BackendInfo, cause: str) -> Lost:
+        """The backend is gone with every page; the next one is as `info` says, or will be.
+
+        All contexts fall to their journals. Requests wait until theirs is computed again, and what
+        was in flight is as if it had never left; those fail that cannot have room any more, and the
+        one that killed the backend.
+        """
+        batch = [one for one, _ in self._in_flight or () if one.id in self.running]
+        culprit = self._suspects.died(batch)
+        self._in_flight = None
+        self._moving.clear()
+        self.info = self.limits.info = info
+        jobs = self.saving.jobs.lose(info, cause)
+        self.contexts.lose_pages(info.num_pages, info.num_host_pages)
+        for request in list(self.running.values()):
+            request.forget_row()
+            self._requeue(request)
+        self._admission_due = True
+        failures = self._maker.refit(self._live())
+        if culprit is not None:
+            failures[culprit] = guilty(cause)
+        return Lost(self._fail(failures), jobs, culprit is not None)
+
+    def lose_adapters(self, reasons: Mapping[str, PieError]) -> list[int]:
+        """They cannot be had any more: fails the requests that need one; returns them."""
+        return self._fail(
+            {
+                request: reasons[adapter]
+                for request in self._live()
+                for adapter in (*request.context.adapters.used, request.adapter)
+                if adapter is not None and adapter in reasons
+            }
+        )
+
     def fail(self, error: PieError) -> list[int]:
-        """The backend is gone: ends every unfinished request with that error; returns them."""
+        """The backend is gone for good: ends every unfinished request with that error; returns
+        them."""
         if self._in_flight is not None:
             self._land()
-        failed = [request for request in self._requests.values() if not request.ended]
-        for request in failed:
+        return self._fail(dict.fromkeys(self._live(), error))
+
+    def _fail(self, failures: Mapping[Request, PieError]) -> list[int]:
+        for request, error in failures.items():
             self._abort(request, None)
             request.error = error
-        return [request.id for request in failed]
+        return [request.id for request in failures]
+
+    def _live(self) -> list[Request]:
+        return [request for request in self._requests.values() if not request.ended]
 
     def check(self) -> None:
         """Proves that pages, contexts and reservations agree.
@@ -305,7 +355,7 @@ class SchedulerState:
         self.contexts.check(self.saving.jobs.held)
         if self._num_reserved() > self.contexts.pool.num_free:
             raise IntegrityError("more pages are reserved than free")
-        live = {request.id for request in self._requests.values() if not request.ended}
+        live = {request.id for request in self._live()}
         if live != self.waiting.keys() | self.running.keys() | self._passes.parked:
             raise IntegrityError("the queues are not the live requests")
 
@@ -356,6 +406,7 @@ class SchedulerState:
             self._fairness.leave(request.context.owner, was_waiting=not was_running)
         self.waiting.pop(request.id, None)
         self.guided.pop(request.id, None)
+        self._suspects.leave(request)
         reserved, request.num_reserved = request.num_reserved, 0
         self.contexts.touch(request.context)
         self._admission_due = True
@@ -379,11 +430,15 @@ class SchedulerState:
 
     def _preempt(self) -> None:
         for request in self._preemption.secure(self.running.values(), self.contexts):
-            del self.running[request.id]
-            self.waiting[request.id] = request
-            self._fairness.requeue(request.context.owner)
+            self._requeue(request)
             self.counters.preemptions += 1
-            self._admission_due = True
+
+    def _requeue(self, request: Request) -> None:
+        del self.running[request.id]
+        self.waiting[request.id] = request
+        request.num_reserved, request.overdrawn = 0, False
+        self._fairness.requeue(request.context.owner)
+        self._admission_due = True
 
     def _admit(self) -> None:
         if not self._admission_due:
@@ -391,11 +446,11 @@ class SchedulerState:
         moving = [request for request in self._moving if request.id in self.running]
         followers = self._follow.round(moving, self.contexts)
         admitted = self._admission.admit(
-            self.waiting.values(),
+            self._suspects.first(self.waiting.values()),
             self.running.values(),
             self.contexts,
             followers,
-            self._max_running,
+            min(self._config.max_batch_rows, self._config.max_batch_tokens),
         )
         self._admission_due = admitted.try_again
         for request in admitted.requests:
@@ -408,14 +463,7 @@ class SchedulerState:
         self._fairness.admit(request.context.owner)
         if request.admitted_at_s is None:
             request.admitted_at_s = self._clock()
-            self._count_found(request)
-
-    def _count_found(self, request: Request) -> None:
-        num_found = request.context.num_computed - request.cached_tokens
-        self.counters.wanted_tokens += request.prompt_tokens - request.cached_tokens
-        self.counters.found_tokens += num_found
-        request.cached_tokens += num_found
-        request.context.owner.cached_tokens += num_found
+            self.counters.count_found(request)
 
     def _land(self) -> list[tuple[Request, Row]]:
         assert self._in_flight is not None, "no batch is in flight"

@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pie_daemon.scheduler.state import SchedulerState
+
+
+class WorkerStats(msgspec.Struct, frozen=True):
+    """What computes the batches, and how it fares."""
+
+    state: Literal["serving", "restarting", "replacing", "ended"] = "serving"
+    """`ended`: it died, and no other one can be built."""
+    deaths: int = 0
+    """Since the start."""
+    attempt: int = 0
+    """Of the restart that goes on: the how manyeth start in a row this is."""
+    next_attempt_s: float = 0.0
+    """Until then; 0 while it loads."""
+    last_cause: str | None = None
+    """What the last one died of, or why it could not start."""
+    last_pause_s: float = 0.0
+    """From the end of one to the moment when the next one served."""
+
+    @property
+    def trouble(self) -> str | None:
+        """In words."""
+        if self.state == "serving":
+            return None
+        if self.state == "ended":
+            return self.last_cause
+        if self.state == "replacing":
+            return "the worker is being replaced"
+        when = f"next in {self.next_attempt_s:.0f} s" if self.next_attempt_s else "loading"
+        return f"restarting the worker, attempt {self.attempt}, {when}: {self.last_cause}"
 
 
 class SchedulerStats(msgspec.Struct, frozen=True):
@@ -39,7 +72,7 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     preemptions: int
     """Those of them that were generating; they go on later."""
     recomputed_tokens: int
-    """Of the computed ones: those whose KV was lost to a suspension."""
+    """Of the computed ones: those whose KV was lost to a suspension, or with a worker."""
     steps: int
     """Batches computed."""
     rows: int
@@ -59,10 +92,43 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     computed_tokens_per_s: float
     """Averaged over the last seconds, prompts included."""
     generated_tokens_per_s: float
+    worker: WorkerStats
     failure: str | None
     """Why the backend computes no more; None while it does."""
     integrity_error: str | None
     """What the last proof of the page accounting found; a defect of the scheduler."""
+
+
+def stats_of(state: SchedulerState, **others: Any) -> SchedulerStats:
+    """With what the state machine does not know."""
+    contexts, host, counters = state.contexts, state.contexts.host, state.counters
+    return SchedulerStats(
+        owners=len(state.owners),
+        contexts=len(contexts),
+        running_requests=len(state.running),
+        waiting_requests=len(state.waiting),
+        num_pages=contexts.pool.num_pages,
+        free_pages=contexts.pool.num_free,
+        cached_pages=contexts.pool.num_cached,
+        reserved_pages=sum(request.num_reserved for request in state.running.values()),
+        suspended_contexts=contexts.num_suspended,
+        host_pages=host.num_slots,
+        used_host_pages=host.num_used,
+        evicted_pages=host.num_evicted,
+        restored_pages=host.num_restored,
+        suspensions=contexts.num_suspensions,
+        preemptions=counters.preemptions,
+        recomputed_tokens=counters.recomputed_tokens,
+        steps=counters.steps,
+        rows=counters.rows,
+        computed_tokens=counters.computed_tokens,
+        generated_tokens=counters.generated_tokens,
+        found_tokens=counters.found_tokens,
+        prefix_hit_rate=counters.prefix_hit_rate,
+        drafted_tokens=counters.drafted_tokens,
+        draft_acceptance=counters.draft_acceptance,
+        **others,
+    )
 
 
 class RateMeter:

@@ -23,12 +23,16 @@ class HostTier:
     """
 
     def __init__(self, num_slots: int) -> None:
-        self.num_slots = num_slots
         self.num_evicted = 0
         self.num_restored = 0
+        self._wanted: Counter[bytes] = Counter()
+        self.clear(num_slots)
+
+    def clear(self, num_slots: int) -> None:
+        """Every slot and what it held is gone; there are so many new ones. Wishes stay."""
+        self.num_slots = num_slots
         self._free = list(range(num_slots - 1, -1, -1))
         self._slot_of: dict[bytes, int] = {}
-        self._wanted: Counter[bytes] = Counter()
         self._unwanted: OrderedDict[bytes, None] = OrderedDict()  # moved here longest ago first
         self._evict: list[tuple[int, int]] = []
         self._restore: list[tuple[int, int]] = []

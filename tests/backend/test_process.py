@@ -22,6 +22,7 @@ from pie_backend.base import AdapterError, BackendError
 from pie_backend.batch import BackendConfig, Batch, Row, Sample, Sampling
 from pie_backend.channel import Channel
 from pie_backend.create import create_backend
+from pie_backend.lifeline import Lifeline
 from pie_backend.process import ProcessBackend
 from support.adapter_files import write_adapter_files
 
@@ -123,6 +124,29 @@ def test_death_is_noticed_at_once(open_worker: Open) -> None:
     for _ in range(2):
         with pytest.raises(BackendError, match="was killed by SIGKILL; was it out of memory"):
             worker.execute(batch())
+
+
+def test_a_lifeline_tells_of_a_death_that_nobody_asked_about() -> None:
+    """With the signal's name, and the process reaped; a regular end is no death."""
+    told = threading.Event()
+    lifeline = Lifeline()
+    lifeline.listen(told.set)
+    create_backend(DUMMY, lifeline).close()
+    assert (False, None) == (told.is_set(), lifeline.cause)
+    worker = ProcessBackend(DUMMY, lifeline)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert told.wait(HANG_S)
+    assert "was killed by SIGKILL" in (lifeline.cause or "")
+    assert not psutil.pid_exists(worker.pid)
+    worker.close()
+
+
+def test_a_cut_lifeline_ends_what_is_being_built() -> None:
+    """The worker loads a model, which takes a while; the builder hears of it at once."""
+    lifeline = Lifeline()
+    lifeline.cut()
+    with pytest.raises(BackendError):
+        create_backend(BackendConfig(name="t"), lifeline)
 
 
 def test_death_in_the_middle_of_a_step(open_worker: Open) -> None:

@@ -302,6 +302,12 @@ def test_rejected_programs_are_a_warning() -> None:
     expect(service._judge(f"pie {__version__}", ["a: torn"]), "warn", "a: torn")
 
 
+def test_a_model_that_does_not_compute_is_a_failure() -> None:
+    """The daemon answers, and yet every program waits."""
+    why = "crumb: restarting the worker, attempt 3, next in 4 s: it is gone"
+    expect(service._judge("pie", [], [why]), "fail", "attempt 3", "keeps trying")
+
+
 def test_no_daemon_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most commands boot one of their own; one that misbehaves is another matter."""
     expect(service.daemon(), "skip", "pie serve")

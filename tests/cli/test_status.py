@@ -14,6 +14,7 @@ from pie_client import wire
 from pie_daemon.cli import status
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.service import Scheduler
+from pie_daemon.scheduler.stats import WorkerStats
 from support.command import Command
 from support.listening import Listening
 from support.waiting import until
@@ -101,8 +102,23 @@ def test_a_broken_model_is_named(name: str) -> None:
     broken = report(**{name: "the worker was killed"})
 
     assert any("BROKEN    the worker was killed" in line for line in status._lines(broken))
-    assert ["the worker was killed"] == list(status._failures(broken))
-    assert [] == list(status._failures(report()))
+    assert ["m: the worker was killed"] == list(status.troubles(broken))
+    assert [] == list(status.troubles(report()))
+
+
+def test_a_worker_that_does_not_come_back_is_told() -> None:
+    """Which attempt this is, when the next one comes, and what was wrong; before, how it fared."""
+    worker = WorkerStats("restarting", 2, 3, 4.2, "no model directory at /gone", 1.25)
+    waiting = report(worker=msgspec.to_builtins(worker))
+    lines = list(status._lines(waiting))
+
+    trouble = "restarting the worker, attempt 3, next in 4 s: no model directory at /gone"
+    assert f"  BROKEN    {trouble}" in lines
+    assert [f"m: {trouble}"] == list(status.troubles(waiting))
+    fine = msgspec.structs.replace(worker, state="serving")
+    lines = list(status._lines(report(worker=msgspec.to_builtins(fine))))
+    assert any("died 2 times" in line and "pause was 1.2 s" in line for line in lines)
+    assert not any("BROKEN" in line for line in lines)
 
 
 def test_status_of_a_listener(pie: Command, server: Listening) -> None:

@@ -57,7 +57,7 @@ class Stopping:
         self.waiting: list[Opening] = []
         nothing: Any = None
         service: Any = SimpleNamespace(adapters=self)
-        self.model = Model("m", nothing, nothing, service, nothing, folder)
+        self.model = Model("m", nothing, service, nothing, folder)
 
     def wake(self) -> None: ...
 
@@ -85,7 +85,7 @@ def test_a_program_that_is_stopped_while_it_waits_lets_go(tmp_path: Path) -> Non
 def test_an_adapter_is_for_its_model() -> None:
     """Shapes of another may even fit; the tokens would mean nothing."""
     nothing: Any = None
-    model, other = (Model(name, nothing, nothing, nothing, nothing) for name in ("m", "o"))
+    model, other = (Model(name, nothing, nothing, nothing) for name in ("m", "o"))
     opening = Opening(Path("a"), (), lambda: None, digest="d")
     assert "d" == digest_for(model, Adapter(model, "a", opening))
     assert digest_for(model, None) is None

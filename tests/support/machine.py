@@ -31,6 +31,7 @@ from pie_daemon.scheduler.passes import Pass, PassSpec
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
 from pie_daemon.scheduler.request import CANCELLED, FLUSHED, LENGTH
+from pie_daemon.scheduler.suspects import NUM_DEATHS_TO_CONVICT
 from pie_daemon.scheduler.visibility import Ranges
 from support.stepping import Stepper
 
@@ -116,6 +117,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.in_flight = False
+        self.num_deaths = 0
         self.live: list[Modelled] = []
         self.saved: list[tuple[Journal, Modelled]] = []
 
@@ -485,6 +487,25 @@ class Machine(RuleBasedStateMachine):
     def land(self) -> None:
         self.stepper.land()
         self.in_flight = False
+
+    @precondition(lambda self: self.num_deaths < NUM_DEATHS_TO_CONVICT - 1)
+    @rule(num_steps=st.integers(0, 6))
+    def die(self, num_steps: int) -> None:
+        """The backend, in the middle of a batch; no program notices anything."""
+        if self.in_flight:
+            self.stepper.land()
+        for _ in range(num_steps):
+            self.stepper.step()
+        self.stepper.depart()
+        lost = self.stepper.die()
+        assert not lost.requests
+        self.in_flight = False
+        self.num_deaths += 1
+
+    @precondition(lambda self: not self.in_flight)
+    @rule()
+    def die_idle(self) -> None:
+        assert not self.stepper.die().requests
 
     @precondition(lambda self: not self.in_flight)
     @rule(num_steps=st.integers(2, 20))

@@ -104,7 +104,7 @@ class Rig:
         self.adapters = root / "adapters"
         grammars = GrammarCompiler(tokenizer, backend.info, lambda: self.limits)
         adapters = AdapterFolder(self.adapters)
-        model = Model("dummy", backend.info, tokenizer, self.scheduler, grammars, adapters)
+        model = Model("dummy", tokenizer, self.scheduler, grammars, adapters)
         self.models = Models({"dummy": model}, "dummy")
         sandbox = Sandbox(guests.CACHE / "compiled", 300)
         self.store = ProgramStore(root / "programs", sandbox, 100 << 20)

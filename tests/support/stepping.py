@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pie_backend.base import Backend
 from pie_backend.batch import BackendConfig, Batch
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.delivery import Delivery
+from pie_daemon.scheduler.delivery import Delivery, Lost
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.policy import FollowTheFirst
 from pie_daemon.scheduler.pressure import Expectation
@@ -37,17 +37,17 @@ class Stepper:
     ) -> None:
         """`backend`: another one than dummy, which then has its own pool."""
         self.vocabulary = vocabulary or Vocabulary()
-        self.backend = backend or DummyBackend(
-            BackendConfig(
-                name="dummy",
-                kind="dummy",
-                path="",
-                page_size=page_size,
-                kv_pages=num_pages,
-                host_pages=host_pages,
-            ),
-            self.vocabulary,
+        dummy = BackendConfig(
+            name="dummy",
+            kind="dummy",
+            path="",
+            page_size=page_size,
+            kv_pages=num_pages,
+            host_pages=host_pages,
         )
+        self.build: Callable[[], Backend] = lambda: DummyBackend(dummy, self.vocabulary)
+        """What comes after a backend that dies."""
+        self.backend = backend or self.build()
         self.now_s = 0.0
         self.state = SchedulerState(
             self.backend.info,
@@ -69,6 +69,17 @@ class Stepper:
         delivery = self.state.complete(self.backend.execute(self.batches[-1]))
         self.state.check()
         return delivery
+
+    def die(self) -> Lost:
+        """The backend ends, in the middle of a batch if one has departed, and the next one comes;
+        both tell the state what there is now."""
+        self.backend.close()
+        lost = self.state.lose_backend(self.state.info, "it was killed")
+        self.state.check()
+        self.backend = self.build()
+        self.state.lose_backend(self.backend.info, "it was started again")
+        self.state.check()
+        return lost
 
     def step(self) -> Batch | None:
         batch = self.depart()

@@ -15,6 +15,7 @@ from pie_daemon import __version__
 from pie_daemon.cli.doctor import places, software
 from pie_daemon.cli.doctor.check import Result, ok, skip
 from pie_daemon.cli.doctor.tools import mcp_servers
+from pie_daemon.cli.status import troubles
 from pie_daemon.config import ConfigError, PieConfig, load
 
 _TIMEOUT_S = 3.0
@@ -109,6 +110,7 @@ def daemon() -> Result:
         with Client.connect(timeout_s=_TIMEOUT_S, name="pie doctor") as client:
             server = client.server
             rejected = [p for p in client.programs() if p.state == "rejected"]
+            idle = list(troubles(client.status()))
     except NotRunning:
         if places.lock().data.get("held"):
             return Result(
@@ -123,10 +125,14 @@ def daemon() -> Result:
         return Result(
             "fail", f"the daemon answers with: {error.message}", why, "restart the daemon"
         )
-    return _judge(server, [f"{p.name}: {p.reason}" for p in rejected])
+    return _judge(server, [f"{p.name}: {p.reason}" for p in rejected], idle)
 
 
-def _judge(server: str, rejected: list[str]) -> Result:
+def _judge(server: str, rejected: list[str], idle: Sequence[str] = ()) -> Result:
+    if idle:
+        why = "requests wait until it computes again"
+        fix = "correct what is named; the daemon keeps trying, and its log has the whole story"
+        return Result("fail", f"{server} answers, but {'; '.join(idle)}", why, fix)
     if __version__ not in server:
         summary = f"the daemon is {server}, this command {__version__}"
         return Result("warn", summary, "one of them is older", "restart the daemon")

@@ -56,18 +56,18 @@ class FloatMachine(Machine):
     def make_stepper(
         self, *, num_pages: int, host_pages: int, page_size: int, **options: Any
     ) -> Stepper:
-        backend = build_engine(
-            BackendConfig(
-                name="small",
-                path=str(checkpoint().path),
-                dtype="float32",
-                num_threads=1,
-                kv_pages=num_pages,
-                host_pages=host_pages,
-                page_size=page_size,
-            )
+        config = BackendConfig(
+            name="small",
+            path=str(checkpoint().path),
+            dtype="float32",
+            num_threads=1,
+            kv_pages=num_pages,
+            host_pages=host_pages,
+            page_size=page_size,
         )
-        return Stepper(backend=backend, **options)
+        stepper = Stepper(backend=build_engine(config), **options)
+        stepper.build = lambda: build_engine(config)
+        return stepper
 
     def allowed(self, sampling: Sampling) -> Sampling:
         return Sampling()

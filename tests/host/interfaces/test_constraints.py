@@ -41,9 +41,9 @@ def limits() -> SimpleNamespace:
 
 @pytest.fixture
 def model(limits: SimpleNamespace) -> Iterator[Model]:
-    letters, unused = Letters(), SimpleNamespace()
+    letters, serving = Letters(), SimpleNamespace(info=INFO)
     compiler = GrammarCompiler(letters, INFO, lambda: limits)
-    found: Any = Model("letters", INFO, letters, unused, compiler)  # type: ignore[arg-type]
+    found: Any = Model("letters", letters, serving, compiler)  # type: ignore[arg-type]
     yield found
     compiler.close()
 

@@ -18,6 +18,7 @@ JOURNAL = Journal(b"\x01\x00\x00\x00")
 class FakeScheduler:
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.info = SimpleNamespace(revision="r1")
 
     def set_priority(self, context: int, priority: int) -> None:
         self.calls.append((context, priority))
@@ -35,10 +36,9 @@ def scheduler() -> FakeScheduler:
 @pytest.fixture
 def host(scheduler: FakeScheduler) -> Any:
     """A program whose contexts may have priorities up to 3, beside one model."""
-    info: Any = SimpleNamespace(revision="r1")
     fake: Any = scheduler
     nothing: Any = None
-    model = Model("crumb", info, nothing, fake, nothing)
+    model = Model("crumb", nothing, fake, nothing)
     return SimpleNamespace(
         instance_id="one", priority_max=3, models=Models({"crumb": model}, "crumb"), saved=None
     )

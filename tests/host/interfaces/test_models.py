@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ class Refusing:
 
 
 def model(tokenizer: Any = None) -> Model:
-    unused: Any = None
-    return Model("m", INFO, tokenizer, unused, unused)
+    serving: Any = SimpleNamespace(info=INFO)
+    return Model("m", tokenizer, serving, serving)
 
 
 @pytest.mark.parametrize("tokens", [[10], [0, 4_000_000_000]])

@@ -19,8 +19,10 @@ from pie_daemon.host.table import Table
 
 def model(name: str = "one") -> Model:
     info: Any = SimpleNamespace(vocab_size=20, max_context=64)
-    scheduler: Any = SimpleNamespace(new_seed=lambda: 77, drop_context=lambda context: None)
-    return Model(name, info, None, scheduler, None)  # type: ignore[arg-type]
+    scheduler: Any = SimpleNamespace(
+        info=info, new_seed=lambda: 77, drop_context=lambda context: None
+    )
+    return Model(name, None, scheduler, None)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ def test_gpu_of_this_machine() -> None:
     """It is looked for with the torch that is installed."""
     found = Setup(["backend.device=cpu"]).gpu()
     assert found.status in ("ok", "skip")
+    assert "GPU" in found.summary
     assert Setup(["no.such=1"]).gpu().status == "skip"
 
 

@@ -62,10 +62,13 @@ def cuda_problem(config: BackendConfig, found: facts.CudaFacts) -> facts.Problem
 
 
 def _best(config: BackendConfig) -> Chosen:
-    problem = cuda_problem(config, facts.look())
+    found = facts.look()
+    problem = cuda_problem(config, found)
     if problem is None:
         return Chosen(CudaDevice(), "auto: an NVIDIA GPU and what it needs are there")
     if torch.backends.mps.is_available():
         why = "auto: models were never run on an Apple GPU; backend.device=metal tries it"
         return Chosen(CpuDevice(), why)
-    return Chosen(CpuDevice(), f"auto: {problem}")
+    # Without a driver there is probably no GPU, and nothing to mend.
+    why = problem.what if found.driver_cuda is None else str(problem)
+    return Chosen(CpuDevice(), f"auto: {why}")

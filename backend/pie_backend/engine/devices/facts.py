@@ -55,7 +55,7 @@ def look() -> CudaFacts:
     import torch
 
     found = CudaFacts(
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # a class of its own otherwise
         torch_cuda=torch.version.cuda,
         driver_cuda=_driver_cuda(),
         flashinfer=_version("flashinfer-python"),

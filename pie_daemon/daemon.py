@@ -154,7 +154,11 @@ class Daemon:
     def _load(self, config: BackendConfig) -> None:
         adapters = self.config.models[config.name].adapters
         self._served[config.name] = ServedModel(
-            config, self.config.scheduler, lambda: self.config.limits, adapters
+            config,
+            self.config.scheduler,
+            lambda: self.config.limits,
+            adapters,
+            self.config.backend.replicas,
         )
 
     @property

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import msgspec
 import structlog
 
 from pie_backend.batch import BackendConfig
-from pie_backend.create import create_backend
 from pie_backend.tokenizer import Tokenizer
 from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model
 from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.service import Scheduler
-from pie_daemon.scheduler.worker import Worker
+from pie_daemon.scheduler.replicas.front import make_scheduler
+from pie_daemon.scheduler.replicas.workers import start_workers
 
 _log = structlog.get_logger()
 _LAST_BATCH_S = 10.0
@@ -33,26 +31,31 @@ class ServedModel:
         scheduler: SchedulerConfig,
         limits: Callable[[], LimitsConfig],
         adapters: str | None,
+        num_replicas: int = 1,
     ) -> None:
         """Raises: BackendError: what is wrong and what to do."""
         _log.info("loading_model", model=config.name, path=config.path, kind=config.kind)
         self.config = config
-        self._worker = Worker.start(partial(create_backend, config))
+        self._workers = start_workers(config, num_replicas)
         try:
             tokenizer = Tokenizer(config.path)
         except BaseException:
-            self._worker.close()
+            self._close_workers()
             raise
-        service = Scheduler(self._worker, tokenizer.token_bytes, scheduler)
+        service = make_scheduler(self._workers, tokenizer.token_bytes, scheduler)
         service.start()
-        grammars = GrammarCompiler(tokenizer, self._worker.info, limits)
+        grammars = GrammarCompiler(tokenizer, service.info, limits)
         folder = AdapterFolder.at(adapters)
         self.model = Model(config.name, tokenizer, service, grammars, folder)
-        _log.info("model_ready", **msgspec.structs.asdict(self._worker.info))
+        _log.info("model_ready", replicas=num_replicas, **msgspec.structs.asdict(service.info))
 
     def close(self) -> None:
         self.model.grammars.close()
-        self._worker.close()
+        self._close_workers()
+
+    def _close_workers(self) -> None:
+        for worker in self._workers:
+            worker.close()
 
 
 def close_all(served: Iterable[ServedModel]) -> None:

@@ -67,7 +67,7 @@ def _cut_down(config: PieConfig, folder: Path) -> PieConfig:
     replace = msgspec.structs.replace
     return replace(
         config,
-        backend=replace(config.backend, placement="inline"),
+        backend=replace(config.backend, placement="inline", replicas=1),
         listener=ListenerConfig(),
         gateway=GatewayConfig(),
         watcher=replace(config.watcher, dir=str(folder), mode="poll"),

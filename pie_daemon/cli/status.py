@@ -94,8 +94,20 @@ def _model_lines(name: str, info: Mapping[str, Any], stats: Mapping[str, Any]) -
             f"  worker    died {worker.deaths} times, last of: {worker.last_cause}; the last pause "
             f"was {worker.last_pause_s:.1f} s"
         )
+    for number, one in enumerate(stats["replicas"]):
+        yield f"  replica {number} {_replica(one)}"
     for trouble in _troubles(stats):
         yield f"  BROKEN    {trouble}"
+
+
+def _replica(stats: Mapping[str, Any]) -> str:
+    return (
+        f"{stats['contexts']} contexts, {stats['running_requests']} running, "
+        f"{stats['waiting_requests']} waiting; "
+        f"{stats['num_pages'] - stats['free_pages']} pages held, {stats['cached_pages']} cached; "
+        f"{stats['generated_tokens_per_s']:.0f} tokens/s, "
+        f"prefixes {stats['prefix_hit_rate']:.0%} found"
+    )
 
 
 def _pages(stats: Mapping[str, Any]) -> str:
@@ -133,5 +145,9 @@ def troubles(status: wire.Status) -> Iterator[str]:
 
 def _troubles(stats: Mapping[str, Any]) -> Iterator[str]:
     """Why the model does not compute at the moment, or not rightly."""
+    if stats.get("replicas"):
+        for number, one in enumerate(stats["replicas"]):
+            yield from (f"replica {number}: {trouble}" for trouble in _troubles(one))
+        return
     worker = msgspec.convert(stats.get("worker", {}), WorkerStats)
     yield from filter(None, (stats["failure"] or worker.trouble, stats["integrity_error"]))

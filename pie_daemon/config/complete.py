@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 
 from pie_backend.batch import BackendConfig
 from pie_client import paths
-from pie_daemon.config.sections import ModelSection, NamedModel, PieConfig
+from pie_daemon.config.sections import BackendSection, ModelSection, NamedModel, PieConfig
 
 EMBEDDED = "crumb"
 
@@ -46,6 +47,13 @@ def _name(model: ModelSection) -> str:
     return model.name or Path(path).expanduser().absolute().name
 
 
+def _threads(backend: BackendSection) -> int | None:
+    """Of each replica."""
+    if backend.replicas == 1:
+        return backend.threads
+    return max(1, (backend.threads or len(os.sched_getaffinity(0))) // backend.replicas)
+
+
 def backend_configs(config: PieConfig) -> list[BackendConfig]:
     """What `pie_backend.create` takes, one for each model, the default one first."""
     backend, scheduler = config.backend, config.scheduler
@@ -64,7 +72,7 @@ def backend_configs(config: PieConfig) -> list[BackendConfig]:
             host_pages=backend.host_pages,
             max_batch_tokens=scheduler.max_batch_tokens,
             adapter_bytes=backend.adapter_mb << 20,
-            num_threads=backend.threads,
+            num_threads=_threads(backend),
             tensor_parallel=backend.tensor_parallel,
         )
         for name, model in config.models.items()

@@ -118,6 +118,16 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             why="a model that one device can hold is fastest there",
         ),
     ] = 1
+    replicas: Annotated[
+        Count,
+        setting(
+            "Workers that each hold a whole model, with pages of their own; contexts go where "
+            "their beginning is known; on a CPU they share its cores; takes placement=process",
+            unit="workers",
+            reload="rebuild",
+            why="one worker batches everything, which on one device is fastest",
+        ),
+    ] = 1
 
 
 class ModelSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

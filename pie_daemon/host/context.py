@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pie_daemon.host.outside import Tools, Web
     from pie_daemon.host.topics import Topics
     from pie_daemon.scheduler.journal import Journal
+    from pie_daemon.scheduler.replicas.front import Replicas
     from pie_daemon.scheduler.service import Scheduler
 
 
@@ -29,7 +30,7 @@ class Model:
 
     name: str
     tokenizer: Tokenizer
-    scheduler: Scheduler
+    scheduler: Scheduler | Replicas
     grammars: GrammarCompiler
     adapters: AdapterFolder = field(default_factory=AdapterFolder)
 

@@ -51,6 +51,17 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             why="then both together cost at most twice what the better of them would have cost",
         ),
     ] = 1.0
+    replica_slack: Annotated[
+        Amount,
+        setting(
+            "With backend.replicas: so many more live requests than the least busy one may a "
+            "replica have and still get a prompt whose beginning it knows; forks leave it at four "
+            "times as many",
+            unit="requests",
+            reload="rebuild",
+            why="a row more in a batch costs less than computing a prompt again",
+        ),
+    ] = 8
     page_size: Annotated[
         Count,
         setting(

@@ -62,7 +62,7 @@ class ContextTable:
         self._last_id += 1
         context = Context(self._last_id, owner)
         self._contexts[context.id] = context
-        owner.contexts.add(context.id)
+        owner.contexts[context.id] = context
         self.touch(context)
         return context
 
@@ -191,7 +191,7 @@ class ContextTable:
     def drop(self, context: Context) -> None:
         self.rewind(context, 0)
         del self._contexts[context.id]
-        context.owner.contexts.discard(context.id)
+        context.owner.contexts.pop(context.id, None)
 
     def num_pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
@@ -311,7 +311,7 @@ class ContextTable:
 
     def num_held_by(self, owner: Owner) -> int:
         """Pages of all its contexts; a shared one counts in each."""
-        return sum(len(self._contexts[context_id].pages) for context_id in owner.contexts)
+        return sum(len(context.pages) for context in owner.contexts.values())
 
     def adapters_in_use(self) -> set[str]:
         """Those that computed tokens of some context, or will."""

@@ -35,6 +35,8 @@ class Clock:
     now: int = 0
     num_live: int = 0
     """Shares with a live request."""
+    turn: int = 0
+    """How many were served."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +70,7 @@ class Fairness:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self._turn = 0
+        """Of the users."""
 
     def come(self, owner: Owner) -> None:
         """A request is new."""
@@ -93,11 +95,11 @@ class Fairness:
     def serve(self, owner: Owner, num_tokens: int) -> None:
         """Tokens were computed for a live request."""
         # Once for every row of every batch: written out for both shares.
-        self._turn += 1
         served, clock, user, root = num_tokens * SCALE, self.clock, owner.user, owner.root
+        clock.turn += 1
         user.level += served
         root.level += served
-        user.last_turn = root.last_turn = self._turn
+        user.last_turn = root.last_turn = clock.turn
         clock.now += served // (clock.num_live or 1)
         user.clock.now += served // (user.clock.num_live or 1)
 

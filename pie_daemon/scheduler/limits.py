@@ -123,7 +123,7 @@ class Limits:
             others = sum(
                 contexts.num_pages_for(_worst_length(context))
                 for owner in quota.owners
-                for context in map(contexts.get, owner.contexts)
+                for context in owner.contexts.values()
                 if context not in lengths
             )
             if others + need > quota.max_pages:

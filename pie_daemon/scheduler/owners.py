@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pie_daemon.errors import PieError
-from pie_daemon.scheduler.fairness import Share
+from pie_daemon.scheduler.fairness import Clock, Share
+
+if TYPE_CHECKING:
+    from pie_daemon.scheduler.context import Context
 
 
 class TokenBudget(Protocol):
@@ -50,11 +53,22 @@ class Owner:
     root: Share
     budget: TokenBudget
     quotas: list[PageQuota]
-    contexts: set[int] = field(default_factory=set)
+    contexts: dict[int, Context] = field(default_factory=dict)
     requests: set[int] = field(default_factory=set)
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Shares:
+    """What users and families had so far, and page quotas: of one state, or of several together
+    that hold the same lock."""
+
+    users: dict[str, Share] = field(default_factory=dict)
+    roots: dict[tuple[str, str], Share] = field(default_factory=dict)
+    quotas: dict[str, PageQuota] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
 
 class OwnerTable:
@@ -62,9 +76,7 @@ class OwnerTable:
 
     def __init__(self) -> None:
         self._owners: dict[str, Owner] = {}
-        self._users: dict[str, Share] = {}
-        self._roots: dict[tuple[str, str], Share] = {}
-        self._quotas: dict[str, PageQuota] = {}
+        self.shares = Shares()
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -89,8 +101,8 @@ class OwnerTable:
             name=name,
             user_name=user,
             root_name=root_name,
-            user=self._users.setdefault(user, Share()),
-            root=self._roots.setdefault((user, root_name), Share()),
+            user=self.shares.users.setdefault(user, Share()),
+            root=self.shares.roots.setdefault((user, root_name), Share()),
             budget=Unlimited() if budget is None else budget,
             quotas=self._quotas_of(name, max_kv_pages),
         )
@@ -108,7 +120,7 @@ class OwnerTable:
             return []
         asked = {name: max_kv_pages} if isinstance(max_kv_pages, int) else max_kv_pages
         return [
-            self._quotas.setdefault(holder, PageQuota(holder, pages))
+            self.shares.quotas.setdefault(holder, PageQuota(holder, pages))
             for holder, pages in asked.items()
         ]
 
@@ -122,8 +134,8 @@ class OwnerTable:
         for quota in owner.quotas:
             quota.owners.discard(owner)
             if not quota.owners:
-                del self._quotas[quota.holder]
+                del self.shares.quotas[quota.holder]
         if not owner.user.num_owners:
-            del self._users[owner.user_name]
+            del self.shares.users[owner.user_name]
         if not owner.root.num_owners:
-            del self._roots[owner.user_name, owner.root_name]
+            del self.shares.roots[owner.user_name, owner.root_name]

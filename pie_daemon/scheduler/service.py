@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import msgspec
@@ -24,7 +24,7 @@ from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.gathering import Gathering
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
-from pie_daemon.scheduler.owners import TokenBudget
+from pie_daemon.scheduler.owners import Shares, TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.params import GenerateParams
@@ -41,6 +41,14 @@ IDLE_CHECK_S = 1.0
 """Silence after which the page accounting is proved, once."""
 
 Notify = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What schedulers have together that serve one model."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    shares: Shares = field(default_factory=Shares)
 
 
 class OwnerUsage(msgspec.Struct, frozen=True):
@@ -74,11 +82,13 @@ class Scheduler:
         *,
         on_tokens: Callable[[str, int], None] | None = None,
         fresh_seed: Callable[[], int] = _random_seed,
+        common: Common | None = None,
     ) -> None:
+        """`common`: with other schedulers, between which users and families are served evenly."""
         self._worker = backend if isinstance(backend, Worker) else Worker(backend)
         self._on_tokens = on_tokens
         self._fresh_seed = fresh_seed
-        self._lock = threading.Lock()
+        self._lock = threading.Lock() if common is None else common.lock
         self._wake = threading.Event()
         self._idle = True
         self._stopping = False
@@ -91,6 +101,8 @@ class Scheduler:
         self._generated = RateMeter()
         config = config or SchedulerConfig()
         self._state = SchedulerState(self.info, config, cache(token_bytes), time.monotonic)
+        if common is not None:
+            self._state.join(common.shares)
         self._gathering = Gathering(config.gather_share)
         self.adapters = Adapters(self._lock, self._wake.set, self._state.contexts.adapters_in_use)
         self._recovery = Recovery(

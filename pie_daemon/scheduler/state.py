@@ -23,7 +23,7 @@ from pie_daemon.scheduler.guide import Guide
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.limits import Limits
 from pie_daemon.scheduler.making import GenerationMaker
-from pie_daemon.scheduler.owners import Owner, OwnerTable
+from pie_daemon.scheduler.owners import Owner, OwnerTable, Shares
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.params import GenerateParams
@@ -84,6 +84,12 @@ class SchedulerState:
         self._suspects = Suspects()
         self._moving: list[Request] = []  # running requests that the last batch carried
         self.guided: dict[int, Generation] = {}  # live, with a constraint
+
+    def join(self, shares: Shares) -> None:
+        """Before there is anybody: evenness between users and families, and page quotas, are those
+        of all states that have joined."""
+        self.owners.shares = shares
+        self._fairness.clock = shares.clock
 
     # Contexts
 

@@ -83,8 +83,10 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     generated_tokens: int
     found_tokens: int
     """Not computed, because their KV was in pages of other contexts or in cached ones."""
+    wanted_tokens: int
+    """All that admitted requests had to have computed."""
     prefix_hit_rate: float
-    """Those among all tokens that admitted requests had to have computed; 0 before the first."""
+    """The found among the wanted ones; 0 before the first."""
     drafted_tokens: int
     """Guessed by speculation and verified."""
     draft_acceptance: float
@@ -97,6 +99,8 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     """Why the backend computes no more; None while it does."""
     integrity_error: str | None
     """What the last proof of the page accounting found; a defect of the scheduler."""
+    replicas: tuple[SchedulerStats, ...] = ()
+    """Each by itself, where several workers compute one model; all others are sums then."""
 
 
 def stats_of(state: SchedulerState, **others: Any) -> SchedulerStats:
@@ -124,6 +128,7 @@ def stats_of(state: SchedulerState, **others: Any) -> SchedulerStats:
         computed_tokens=counters.computed_tokens,
         generated_tokens=counters.generated_tokens,
         found_tokens=counters.found_tokens,
+        wanted_tokens=counters.wanted_tokens,
         prefix_hit_rate=counters.prefix_hit_rate,
         drafted_tokens=counters.drafted_tokens,
         draft_acceptance=counters.draft_acceptance,

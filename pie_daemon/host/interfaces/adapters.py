@@ -9,18 +9,20 @@ from typing import Any
 from pie_daemon.errors import PieError
 from pie_daemon.host.context import HostContext, Model
 from pie_daemon.scheduler.adapters import Opening
+from pie_daemon.scheduler.replicas.adapters import Openings
 
 
 class Adapter:
     """An adapter that stays loaded as long as this is open."""
 
-    def __init__(self, model: Model, name: str, opening: Opening) -> None:
+    def __init__(self, model: Model, name: str, opening: Opening | Openings) -> None:
         self.model = model
         self.name = name
         self.opening = opening
 
     def close(self) -> None:
-        self.model.scheduler.adapters.close(self.opening)
+        # By what has opened it.
+        self.model.scheduler.adapters.close(self.opening)  # type: ignore[arg-type]
 
 
 def open_adapter(host: HostContext, model: Model, name: str) -> Adapter:

@@ -35,7 +35,7 @@ from pie_daemon.runtime.sandbox import Sandbox
 from pie_daemon.runtime.saved import SavedContexts
 from pie_daemon.runtime.storage import Storage
 from pie_daemon.runtime.supervisor import Supervisor
-from pie_daemon.served import ServedModel, close_all
+from pie_daemon.served import Replaced, ServedModel, close_all
 from pie_daemon.tasks import Tasks
 from pie_daemon.watcher.service import Watcher
 
@@ -160,6 +160,12 @@ class Daemon:
             adapters,
             self.config.backend.replicas,
         )
+
+    async def replace_backend(self, model: str, **changes: Any) -> Replaced:
+        """`changes` of its BackendConfig; programs pause and go on, see `ServedModel.replace`."""
+        served = self._served[model]
+        config = msgspec.structs.replace(served.config, **changes)
+        return await asyncio.to_thread(served.replace, config)
 
     @property
     def _models(self) -> dict[str, Model]:

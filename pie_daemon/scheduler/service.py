@@ -33,7 +33,7 @@ from pie_daemon.scheduler.recovery import Recovery
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
 from pie_daemon.scheduler.state import SchedulerState
 from pie_daemon.scheduler.stats import RateMeter, SchedulerStats, stats_of
-from pie_daemon.scheduler.worker import Build, Replacement, Worker
+from pie_daemon.scheduler.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -318,10 +318,6 @@ class Scheduler:
     def start(self) -> None:
         self._worker.listen(self._wake.set)
         self._thread.start()
-
-    def replace_backend(self, build: Build, *, beside: bool) -> Replacement:
-        """Contexts go on on what `build` gives; waits for that, see `Worker.replace`."""
-        return self._worker.replace(build, beside=beside)
 
     def stop(self) -> None:
         """Ends the thread after the batch in flight, or in the middle of a restart; unfinished

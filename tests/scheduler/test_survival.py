@@ -187,7 +187,7 @@ def test_a_worker_that_cannot_start_again(caplog: pytest.LogCaptureFixture) -> N
     assert "attempt 2, next in 3600 s: no model directory at /gone" in trouble
     assert not life.scheduler.ready(waiting)
     assert "start 2 in 3600 s" in caplog.text
-    done = life.scheduler.replace_backend(life.fate.build, beside=False)
+    done = life.worker.replace(life.fate.build, beside=False)
     assert ("applied", "") == (done.outcome, done.reason)
     assert expected(9) == life.tokens(waiting)
     life.close()
@@ -348,9 +348,7 @@ def test_another_backend_takes_over(life: Life, load: Load, beside: bool) -> Non
     thread = threading.Thread(target=lambda: got.append(load.run("moved")))
     thread.start()
     until(lambda: life.scheduler.stats().owners > 0)
-    done = life.scheduler.replace_backend(
-        life.fate.changed(kv_pages=80, host_pages=3), beside=beside
-    )
+    done = life.worker.replace(life.fate.changed(kv_pages=80, host_pages=3), beside=beside)
     thread.join()
     assert ("applied", [calm]) == (done.outcome, got)
     stats = life.scheduler.stats()
@@ -367,7 +365,7 @@ def test_another_backend_takes_over(life: Life, load: Load, beside: bool) -> Non
 def test_a_replacement_that_cannot_be_built(life: Life, beside: bool) -> None:
     """The old one is there again, or never left, and whoever asked knows why."""
     request = life.start("one", GenerateParams(max_tokens=60, chunk_tokens=0, ignore_eos=True))
-    done = life.scheduler.replace_backend(life.fate.changed(path="/gone"), beside=beside)
+    done = life.worker.replace(life.fate.changed(path="/gone"), beside=beside)
     assert "no model directory at /gone" in done.reason
     assert done.outcome in ("rolled_back", "failed_to_restore")
     assert expected(60) == life.tokens(request)
@@ -377,7 +375,7 @@ def test_neither_the_new_nor_the_old(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever asked is told that too, and the wait for the old one begins."""
     life = Life(backoff=Backoff(first_s=0.01))
     life.worker._build = life.fate.changed(path="/gone")
-    done = life.scheduler.replace_backend(life.fate.changed(path="/nowhere"), beside=False)
+    done = life.worker.replace(life.fate.changed(path="/nowhere"), beside=False)
     assert ("failed_to_restore", True) == (done.outcome, "/nowhere" in done.reason)
     life.worker._build = life.fate.build
     assert expected(3) == life.generate(3)
@@ -386,7 +384,7 @@ def test_neither_the_new_nor_the_old(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_another_model_is_refused(life: Life) -> None:
     """Contexts are bound to the tokens that they are made of."""
-    done = life.scheduler.replace_backend(life.fate.changed(path=""), beside=True)
+    done = life.worker.replace(life.fate.changed(path=""), beside=True)
     assert "rolled_back" == done.outcome
     assert "its contexts are bound to what was loaded" in done.reason
     assert expected(3) == life.generate(3)
@@ -396,7 +394,7 @@ def test_a_request_that_does_not_fit_any_more(life: Life) -> None:
     """It fails with the numbers; one that was to make what there is room for makes less."""
     long = life.start("one", GenerateParams(max_tokens=250, chunk_tokens=0, ignore_eos=True))
     free = life.start("two", GenerateParams(chunk_tokens=0, ignore_eos=True))
-    life.scheduler.replace_backend(life.fate.changed(kv_pages=8, host_pages=0), beside=False)
+    life.worker.replace(life.fate.changed(kv_pages=8, host_pages=0), beside=False)
     until(lambda: life.scheduler.ready(long))
     with pytest.raises(PieError, match="255 tokens need 64 pages of 4; the pool has 8") as caught:
         life.scheduler.take(long)
@@ -408,11 +406,9 @@ def test_a_request_that_does_not_fit_any_more(life: Life) -> None:
 def test_a_backend_of_one_life_is_not_replaced() -> None:
     """Nobody told how to bring it back."""
     backend = create_backend(CONFIG)
-    scheduler = Scheduler(backend, lambda token: b"x")
-    scheduler.start()
-    done = scheduler.replace_backend(lambda lifeline: create_backend(CONFIG), beside=False)
+    worker = Worker(backend)
+    done = worker.replace(lambda lifeline: create_backend(CONFIG), beside=False)
     assert ("rejected", True) == (done.outcome, "could not come back" in done.reason)
-    scheduler.stop()
-    backend.close()
+    worker.close()
     with pytest.raises(BackendError):
         backend.execute(Batch(0, []))

@@ -27,6 +27,13 @@ class AdapterError(Exception):
         """It would fit if others were unloaded."""
 
 
+class SinglePasses:
+    """Of backends that make one pass of every batch, so that nothing is left to interrupt."""
+
+    def interrupt(self, step: int) -> None:
+        return
+
+
 class Backend(Protocol):
     """Executes batches one at a time, from one thread. It has no policy of its own."""
 
@@ -39,6 +46,11 @@ class Backend(Protocol):
         Raises:
             BackendError: the backend died; no later call can succeed.
         """
+        ...
+
+    def interrupt(self, step: int) -> None:
+        """Ends the burst of that batch after the pass at hand, or after its first one if it is yet
+        to come. From any thread; for a batch that is over it does nothing."""
         ...
 
     def load_adapter(self, path: str) -> AdapterInfo:

@@ -149,7 +149,7 @@ class PageFile(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True, tag="batch"):
-    """One forward pass. No page is written by two rows."""
+    """One forward pass, or a burst of several. No page is written by two rows."""
 
     step: int
     rows: list[Row]
@@ -163,6 +163,12 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """To be written. A batch with a file has no rows and no copies."""
     load: PageFile | None = None
     """To be read, after `evict`."""
+    passes: int = 1
+    """At most so many, each of which computes what the one before has drawn, until `until` or an
+    interruption. Every row of a burst is one token with one sample without mask and counts; it sees
+    all before it, stands at its own place, and has pages for all passes."""
+    until: list[int] = []
+    """A burst ends when any row draws one of these."""
 
 
 class Logprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -189,7 +195,7 @@ class Probed(msgspec.Struct, frozen=True, array_like=True):
 class BatchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     step: int
     tokens: list[list[int]]
-    """One list per row, in row order; in it one token per sample."""
+    """One list per row, in row order; in it one token per sample, or per pass of a burst."""
     logprobs: list[list[Logprobs | None]] = []
     """As `tokens`, None where a sample asked for none; empty when no sample of the batch asked."""
     probes: list[list[Probed]] = []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
+import threading
 
 import msgspec
 
@@ -39,6 +41,12 @@ class UnloadAdapter(msgspec.Struct, frozen=True, tag="unload-adapter"):
     digest: str
 
 
+class Interrupt(msgspec.Struct, frozen=True, tag="interrupt"):
+    """Ends the burst of a batch before its time. Has no reply, and may come late or early."""
+
+    step: int
+
+
 class AdapterLoaded(msgspec.Struct, frozen=True, tag="adapter-loaded"):
     info: AdapterInfo
 
@@ -55,18 +63,21 @@ class AdapterRefused(msgspec.Struct, frozen=True, tag="adapter-refused"):
     no_room: bool
 
 
-Question = Batch | LoadAdapter | UnloadAdapter
-"""What a worker is asked once its model is loaded; each has one reply."""
+Question = Batch | LoadAdapter | UnloadAdapter | Interrupt
+"""What a worker is asked once its model is loaded; each has one reply but the last."""
 
 Reply = Ready | Failed | Done | AdapterLoaded | AdapterUnloaded | AdapterRefused
 
 
 class Channel:
-    """Whole frames over a stream socket. One thread sends and receives."""
+    """Whole frames over a stream socket. One thread receives; several may send."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._encoder = msgspec.msgpack.Encoder()
+        self._sending = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def set_patience(self, timeout_s: float) -> None:
         """From now on whoever waits longer gets a TimeoutError."""
@@ -74,8 +85,13 @@ class Channel:
 
     def send(self, message: msgspec.Struct) -> None:
         """Raises OSError when the other side is gone."""
-        body = self._encoder.encode(message)
-        self._socket.sendall(_HEADER.pack(len(body)) + body)
+        with self._sending:
+            body = self._encoder.encode(message)
+            self._socket.sendall(_HEADER.pack(len(body)) + body)
+
+    def has_more(self) -> bool:
+        """A frame has begun to come, or the other side is gone."""
+        return bool(self._poll.poll(0))
 
     def receive(self) -> bytearray | None:
         """The next frame, or None when the other side is gone."""

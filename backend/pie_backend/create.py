@@ -7,6 +7,7 @@ from importlib import import_module
 
 from pie_backend.base import Backend, BackendError
 from pie_backend.batch import BackendConfig
+from pie_backend.bursts import Bursts
 from pie_backend.lifeline import Lifeline
 
 # Where each builder lives, `module:function`; each takes a BackendConfig, those of placements a
@@ -45,6 +46,11 @@ def create_backend(config: BackendConfig, lifeline: Lifeline | None = None) -> B
 
 def build_inline(config: BackendConfig, lifeline: Lifeline | None = None) -> Backend:
     """Builds the backend in this very process, where it does not die alone."""
+    return Bursts(build_kind(config))
+
+
+def build_kind(config: BackendConfig) -> Backend:
+    """What computes, one pass at a time."""
     return _builder("kind", KINDS, config.kind)(config)
 
 

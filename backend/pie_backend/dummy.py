@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pie_backend.base import BackendError
+from pie_backend.base import BackendError, SinglePasses
 from pie_backend.batch import (
     AdapterInfo,
     BackendConfig,
@@ -189,7 +189,7 @@ def _allows(mask: bytes | None, token: int) -> bool:
     return mask is None or bool(mask[token // 8] >> token % 8 & 1)
 
 
-class DummyBackend:
+class DummyBackend(SinglePasses):
     """Refuses every batch that a real backend would compute wrong numbers from."""
 
     def __init__(self, config: BackendConfig, vocabulary: Vocabulary | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from pie_backend.channel import (
     AdapterUnloaded,
     Done,
     Failed,
+    Interrupt,
     LoadAdapter,
     Ready,
     Reply,
@@ -58,6 +60,11 @@ class ProcessBackend:
 
     def execute(self, batch: Batch) -> BatchResult:
         return self._ask(batch, Done).result
+
+    def interrupt(self, step: int) -> None:
+        # A worker that is gone has nothing to interrupt; who waits for its answer hears of it.
+        with contextlib.suppress(OSError):
+            self._channel.send(Interrupt(step))
 
     def load_adapter(self, path: str) -> AdapterInfo:
         return self._ask(LoadAdapter(path), AdapterLoaded).info

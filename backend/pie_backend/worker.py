@@ -19,6 +19,7 @@ import msgspec
 
 from pie_backend.base import AdapterError, Backend, BackendError, RankLost
 from pie_backend.batch import BackendConfig, Batch
+from pie_backend.bursts import Bursts
 from pie_backend.channel import (
     AdapterLoaded,
     AdapterRefused,
@@ -26,13 +27,14 @@ from pie_backend.channel import (
     Channel,
     Done,
     Failed,
+    Interrupt,
     LoadAdapter,
     Question,
     Ready,
     Reply,
     UnloadAdapter,
 )
-from pie_backend.create import build_inline
+from pie_backend.create import build_kind
 
 Build = Callable[[bytearray], Backend]
 """From the first frame that the parent sends."""
@@ -58,7 +60,8 @@ def _serve(channel: Channel, build: Build) -> None:
     frame = channel.receive()
     if frame is None:
         return
-    backend = build(frame)
+    # While a batch is computed, nothing else can come than its interruption.
+    backend = Bursts(build(frame), channel.has_more)
     channel.send(Ready(backend.info))
     _answer(channel, backend)
 
@@ -66,11 +69,15 @@ def _serve(channel: Channel, build: Build) -> None:
 def _answer(channel: Channel, backend: Backend) -> None:
     decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
     while (frame := channel.receive()) is not None:
-        channel.send(_reply(backend, decoder.decode(frame)))
+        question = decoder.decode(frame)
+        if isinstance(question, Interrupt):
+            backend.interrupt(question.step)
+        else:
+            channel.send(_reply(backend, question))
     backend.close()
 
 
-def _reply(backend: Backend, question: Question) -> Reply:
+def _reply(backend: Backend, question: Batch | LoadAdapter | UnloadAdapter) -> Reply:
     try:
         match question:
             case Batch():
@@ -85,7 +92,7 @@ def _reply(backend: Backend, question: Question) -> Reply:
 
 
 def _build(frame: bytearray) -> Backend:
-    return build_inline(msgspec.msgpack.decode(frame, type=BackendConfig))
+    return build_kind(msgspec.msgpack.decode(frame, type=BackendConfig))
 
 
 def _fail(channel: Channel, last: Failed) -> int:

@@ -82,6 +82,9 @@ class Between:
         self._ended = time.perf_counter() if decodes else None
         return result
 
+    def interrupt(self, step: int) -> None:
+        self._backend.interrupt(step)
+
     def load_adapter(self, path: str) -> AdapterInfo:
         return self._backend.load_adapter(path)
 
@@ -118,7 +121,9 @@ def between_batches_us(params: GenerateParams, num_rows: int, num_steps: int) ->
 
 def drive(backend: Between, params: GenerateParams, num_rows: int, num_steps: int) -> None:
     """Decodes so many rows until they have been together in so many batches."""
-    scheduler = Scheduler(backend, letters, SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS))
+    scheduler = Scheduler(
+        backend, letters, SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_burst=1)
+    )
     num_tokens = _num_tokens(num_rows, num_steps)
     params = replace(params, max_tokens=num_tokens, ignore_eos=True)
     for number in range(num_rows):

@@ -40,6 +40,17 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             why="eight each for 32 requests, where right guesses still pay on a CPU",
         ),
     ] = 256
+    max_burst: Annotated[
+        Count,
+        setting(
+            "Passes that the backend makes before the scheduler is asked again, while nobody waits "
+            "for one of their tokens; who comes meanwhile ends them after the pass at hand; 1: "
+            "always one",
+            unit="passes",
+            reload="rebuild",
+            why="then what the scheduler costs is spread over so many tokens that it hardly shows",
+        ),
+    ] = 16
     gather_share: Annotated[
         float,
         msgspec.Meta(ge=0),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
-from pie_backend.batch import BatchResult, Logprobs, Probed, Row
+from pie_backend.batch import Batch, BatchResult, Logprobs, Probed, Row
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.request import Request
 
@@ -78,26 +78,41 @@ Answer = tuple[Sequence[int], Sequence[Logprobs | None], Sequence[Probed]]
 """To one row: drawn tokens, a log probability for each or None, what the probes saw."""
 
 
-def answers(result: BatchResult, step: int, num_rows: int) -> Iterable[Answer]:
+def answers(result: BatchResult, batch: Batch) -> list[Answer]:
     """Row by row. Raises: BackendError: it is the answer to something else."""
     logprobs: Sequence[Sequence[Logprobs | None]] = result.logprobs or [
         (None,) * len(row) for row in result.tokens
     ]
     probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(result.tokens)
-    if result.step != step or (not len(result.tokens) == len(logprobs) == len(probes) == num_rows):
+    lengths = {len(result.tokens), len(logprobs), len(probes)}
+    if result.step != batch.step or lengths != {len(batch.rows)}:
         raise BackendError(f"the backend answered step {result.step} with the wrong rows")
-    return zip(result.tokens, logprobs, probes, strict=True)
+    passes = _num_passes(result, batch)
+    answered: list[Answer] = list(zip(result.tokens, logprobs, probes, strict=True))
+    for row, answer in zip(batch.rows, answered, strict=True):
+        _check_answer(row, passes, *answer)
+    return answered
 
 
-def check_answer(
+def _num_passes(result: BatchResult, batch: Batch) -> int:
+    if batch.passes == 1:
+        return 1
+    passes = max(len(tokens) for tokens in result.tokens)
+    if not 1 <= passes <= batch.passes:
+        raise BackendError(f"the backend made {passes} passes of {batch.passes}")
+    return passes
+
+
+def _check_answer(
     row: Row,
+    passes: int,
     tokens: Sequence[int],
     logprobs: Sequence[Logprobs | None],
     probed: Sequence[Probed],
 ) -> None:
-    """Raises: BackendError: it is no answer to what the row asked."""
-    if not len(row.samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
+    samples = row.samples * passes
+    if not len(samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
         raise BackendError("the backend's answers do not match the samples and probes of a row")
-    for sample, one in zip(row.samples, logprobs, strict=True):
+    for sample, one in zip(samples, logprobs, strict=True):
         if (sample.sampling.logprobs is None) is not (one is None):
             raise BackendError("the backend's logprobs do not match the samples that asked")

@@ -14,6 +14,8 @@ class Draws:
     def __init__(self, sampling: Sampling, counts: RunningCounts | None) -> None:
         self._sampling = sampling
         self._counts = counts
+        self.counts = counts is not None
+        """Every token drawn changes what the next one is drawn from."""
         self.num_drawn = 0
 
     def take(self, token: int) -> None:

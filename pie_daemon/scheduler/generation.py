@@ -75,6 +75,22 @@ class Generation(Request):
         return self.draws.samples(num_tokens - 1, drafts, masks)
 
     @property
+    def num_unwatched(self) -> int:
+        """Text that could end it, counts, masks and guesses are looked at token by token."""
+        looks = self.guide or self.speculation or self.params.stop_strings or self.draws.counts
+        if looks:
+            return 1
+        left = self.max_new - len(self.tokens)
+        if self.params.chunk_tokens:
+            left = min(left, self.params.chunk_tokens - self.num_hidden)
+        budget = self.context.owner.budget.left()
+        return left if budget is None else min(left, budget)
+
+    @property
+    def ends_with(self) -> frozenset[int]:
+        return self.stops
+
+    @property
     def num_drawn(self) -> int:
         return self.draws.num_drawn
 
@@ -104,8 +120,12 @@ class Generation(Request):
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         if self.speculation is not None:
             return self._advance_guessing(self.speculation, tokens, logprobs)
-        # A row that only computes draws nothing, and without drafts none draws twice.
-        return int(self._take(tokens[0], logprobs[0])) if tokens else 0
+        # A row that only computes draws nothing; a burst draws several times.
+        before = len(self.tokens)
+        for token, one in zip(tokens, logprobs, strict=True):
+            if not self._take(token, one) or self.ended:
+                break
+        return len(self.tokens) - before
 
     def _advance_guessing(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pie_daemon.scheduler.context import Context, Run
 from pie_daemon.scheduler.contexts import ContextTable
@@ -145,6 +146,45 @@ class EqualDrafts:
         num_left = max_batch_tokens - sum(lengths)
         each = max(0, min(self.max_tokens, num_left)) // num_rows
         return Room(num_rows, each if each >= min(num_rows, self.worth) else 0)
+
+
+class Burst(NamedTuple):
+    """As a batch has it."""
+
+    passes: int
+    until: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """How many passes the backend makes before the scheduler is asked again.
+
+    As many as nobody could tell from single ones: every request is a plain decode loop in the
+    middle of a chunk that its program waits for, and all pages for it are reserved. Whoever comes
+    meanwhile ends the burst after the pass at hand.
+    """
+
+    max_passes: int
+
+    def burst(self, rows: Sequence[tuple[Request, Run]], contexts: ContextTable) -> Burst:
+        """Of a batch that has all running requests in it, while none waits; else of no rows."""
+        most = self.max_passes
+        for request, run in rows:
+            most = min(most, self._most(request, run, contexts))
+            if most <= 1:
+                break
+        if not rows or most <= 1:
+            return Burst(1, [])
+        return Burst(most, sorted({token for one, _ in rows for token in one.ends_with}))
+
+    def _most(self, request: Request, run: Run, contexts: ContextTable) -> int:
+        context = request.context
+        if len(run.tokens) > 1 or run.end < len(context.journal):
+            return 1
+        if run.hidden or run.positions is not None or run.attention is not None:
+            return 1
+        room = contexts.capacity(context, request.num_reserved) - run.end
+        return min(request.num_unwatched, 1 + room)
 
 
 def _num_pending(request: Request) -> int:

@@ -159,6 +159,16 @@ class Request:
         return []
 
     @property
+    def num_unwatched(self) -> int:
+        """So many tokens can be drawn before anybody has to look at one of them."""
+        return 1
+
+    @property
+    def ends_with(self) -> frozenset[int]:
+        """Tokens after which it draws no more."""
+        return frozenset()
+
+    @property
     def num_drafted(self) -> int:
         """Drafts that were verified."""
         return 0

@@ -21,14 +21,22 @@ class Rows:
         self._counters = counters
         self._fairness = fairness
 
-    def cut(self, request: Request, run: Run, room: Room, copies: list[tuple[int, int]]) -> Row:
-        """Its pages are written by the next batch; `copies`: what has to be copied before."""
+    def cut(
+        self,
+        request: Request,
+        run: Run,
+        room: Room,
+        copies: list[tuple[int, int]],
+        num_more: int = 0,
+    ) -> Row:
+        """Its pages are written by the next batch; `copies`: what has to be copied before;
+        `num_more`: passes of a burst after the first, whose tokens are as drafts that come true."""
         context, start, tokens = request.context, run.start, run.tokens
-        end, num_drafts = start + len(tokens), 0
+        end, num_drafts = start + len(tokens), num_more
         if request.may_draft and end == len(context.journal) and run.attention is None:
             drafts = self._draft(request, end, room)
             tokens, num_drafts = [*tokens, *drafts], len(drafts)
-        request.num_reserved -= self._contexts.extend(context, start + len(tokens), copies)
+        request.num_reserved -= self._contexts.extend(context, end + num_drafts, copies)
         context.num_computed, context.num_drafted = end, num_drafts
         if context.num_once_computed < end:
             self._counters.recomputed_tokens += max(0, context.num_once_computed - start)
@@ -60,6 +68,7 @@ class Rows:
         """What a batch made of its row; how many tokens the request kept."""
         if request.context.num_drafted:
             num_new = self._take_in_drafted(request, tokens, logprobs)
+            self._fairness.serve(request.context.owner, 0 if request.may_draft else num_new - 1)
         else:
             num_new = request.advance(tokens, logprobs)
         self._contexts.publish(request.context)

@@ -20,6 +20,7 @@ from pie_backend.base import Backend, BackendError
 from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
+from pie_daemon.scheduler.alarm import Alarm
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.gathering import Gathering
 from pie_daemon.scheduler.journal import Journal
@@ -89,7 +90,7 @@ class Scheduler:
         self._on_tokens = on_tokens
         self._fresh_seed = fresh_seed
         self._lock = threading.Lock() if common is None else common.lock
-        self._wake = threading.Event()
+        self._wake = Alarm()
         self._idle = True
         self._stopping = False
         self._failure: PieError | None = None
@@ -394,7 +395,8 @@ class Scheduler:
         batch = self._decide()
         if batch is not None:
             begun_s = time.monotonic()
-            result = backend.execute(batch)
+            with self._wake.ends(batch, backend.interrupt):
+                result = backend.execute(batch)
             self._deliver(result, time.monotonic() - begun_s)
         self._move_pages(backend)
 
@@ -451,7 +453,7 @@ class Scheduler:
             self._computed.add(num_tokens, now_s)
             delivery = self._state.complete(result)
             if num_tokens == len(rows):
-                self._gathering.computed(took_s)
+                self._gathering.computed(took_s / max(1, len(result.tokens[0])))
             self._gathering.answered(delivery.ended, now_s)
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs, Row
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
-from pie_daemon.scheduler.delivery import Counters, Delivery, Lost, answers, check_answer
+from pie_daemon.scheduler.delivery import Counters, Delivery, Lost, answers
 from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.generation import Generation
@@ -29,7 +29,7 @@ from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import Answer, PassSpec
 from pie_daemon.scheduler.planning import Planner
-from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst
+from pie_daemon.scheduler.policy import DecodeFirst, EqualDrafts, FollowTheFirst, Unwatched
 from pie_daemon.scheduler.pressure import Expectation, Preemption
 from pie_daemon.scheduler.request import CANCELLED, COMPLETE, Chunk, Finish, Flush, Request, Usage
 from pie_daemon.scheduler.rows import Rows
@@ -80,7 +80,7 @@ class SchedulerState:
         self._passes = PassDesk(
             Planner(info, self.limits), self.limits, self.contexts, self._requests, self.waiting
         )
-        self._in_flight: list[tuple[Request, Row]] | None = None
+        self._in_flight: tuple[Batch, list[Request]] | None = None
         self._suspects = Suspects()
         self._moving: list[Request] = []  # running requests that the last batch carried
         self.guided: dict[int, Generation] = {}  # live, with a constraint
@@ -264,22 +264,23 @@ class SchedulerState:
         assert self._in_flight is None, "one batch at a time"
         self._preempt()
         self._admit()
-        candidates = self._suspects.choose(self.running.values())
-        chosen = self._choice.choose(candidates, self._config.max_batch_tokens)
+        most = self._config.max_batch_tokens
+        chosen = self._choice.choose(self._suspects.choose(self.running.values()), most)
         if not chosen:
             return None
         copies = self.contexts.take_copies()
-        room = self._drafts.share(
-            [len(run.tokens) for _, run in chosen], self._config.max_batch_tokens
-        )
-        rows = [self._rows.cut(request, run, room, copies) for request, run in chosen]
-        self._in_flight = [(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
+        room = self._drafts.share([len(run.tokens) for _, run in chosen], most)
+        alone = not self.waiting and not self.saving.jobs and len(chosen) == len(self.running)
+        burst = Unwatched(self._config.max_burst).burst(chosen if alone else [], self.contexts)
+        rows = [self._rows.cut(*one, room, copies, burst.passes - 1) for one in chosen]
         self.contexts.depart()
         self.counters.steps += 1
         self.counters.rows += len(rows)
         self.counters.computed_tokens += sum([len(row.tokens) for row in rows])
-        evict, restore = self.contexts.host.depart()
-        return Batch(self.counters.steps, rows, copies, evict, restore)
+        moves = self.contexts.host.depart()
+        batch = Batch(self.counters.steps, rows, copies, *moves, None, None, *burst)
+        self._in_flight = batch, [request for request, _ in chosen]
+        return batch
 
     def complete(self, result: BatchResult) -> Delivery:
         """Takes in what the batch in flight made.
@@ -287,14 +288,13 @@ class SchedulerState:
         Raises: BackendError: it is no answer to the batch, which is still in flight then.
         """
         assert self._in_flight is not None, "no batch is in flight"
-        answered = list(answers(result, self.counters.steps, len(self._in_flight)))
-        for (_, row), answer in zip(self._in_flight, answered, strict=True):
-            check_answer(row, *answer)
-        flight = self._land()
-        self._suspects.landed(request for request, _ in flight)
+        answered = answers(result, self._in_flight[0])
+        batch, flight = self._land()
+        self._suspects.landed(flight)
         delivery = Delivery()
         self._moving.clear()
-        for (request, _), (tokens, ones, probed) in zip(flight, answered, strict=True):
+        for request, (tokens, ones, probed) in zip(flight, answered, strict=True):
+            self.counters.computed_tokens += len(tokens) - 1 if batch.passes > 1 else 0
             if request.id in self.running:
                 self._moving.append(request)
                 if probed:
@@ -310,7 +310,8 @@ class SchedulerState:
         was in flight is as if it had never left; those fail that cannot have room any more, and the
         one that killed the backend.
         """
-        batch = [one for one, _ in self._in_flight or () if one.id in self.running]
+        flight = () if self._in_flight is None else self._in_flight[1]
+        batch = [one for one in flight if one.id in self.running]
         culprit = self._suspects.died(batch)
         self._in_flight = None
         self._moving.clear()
@@ -471,7 +472,7 @@ class SchedulerState:
             request.admitted_at_s = self._clock()
             self.counters.count_found(request)
 
-    def _land(self) -> list[tuple[Request, Row]]:
+    def _land(self) -> tuple[Batch, list[Request]]:
         assert self._in_flight is not None, "no batch is in flight"
         flight, self._in_flight = self._in_flight, None
         self.contexts.land()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -46,6 +47,20 @@ def open_worker() -> Iterator[Open]:
 
 def batch(step: int = 0) -> Batch:
     return Batch(step, [Row([1, 2, 3], 0, [5], [Sample(2, Sampling())]), Row([4] * 20, 0, [6, 9])])
+
+
+def test_an_interruption_reaches_a_burst(open_worker: Open) -> None:
+    """Whether it comes before or while it is computed; one that comes late means nothing."""
+    worker = open_worker(msgspec.structs.replace(DUMMY, kv_pages=4096))
+    passes = 60_000
+    row = Row([1], 0, list(range(4096)), [Sample(0, Sampling())])
+    worker.interrupt(1)
+    assert 1 == len(worker.execute(Batch(1, [row], passes=passes)).tokens[0])
+    threading.Timer(0.2, worker.interrupt, [2]).start()
+    made = len(worker.execute(Batch(2, [row], passes=passes)).tokens[0])
+    assert 1 <= made < passes
+    worker.interrupt(2)
+    assert 3 == len(worker.execute(Batch(3, [row], passes=3)).tokens[0])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendConfig, Batch, BatchResult, Sample, Sampling
+from pie_backend.bursts import Bursts
 from pie_backend.dummy import DummyBackend, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler import service
@@ -167,6 +168,24 @@ def test_64_programs_with_16_cancelled_leave_the_other_48_unchanged() -> None:
     assert scheduler.stats().free_pages == 160
     scheduler.check()
     scheduler.stop()
+
+
+def test_a_newcomer_ends_a_burst(gated: Gated) -> None:
+    """Its prompt is in the next pass, and everybody has the same tokens as alone."""
+    scheduler = Scheduler(Bursts(gated), letters)
+    scheduler.start()
+    first, second = Program(scheduler, "one"), Program(scheduler, "two")
+    long = first.generate(PROMPT, GenerateParams(max_tokens=40, chunk_tokens=0))
+    gated.gate.release(3)
+    for _ in range(4):
+        assert gated.entered.acquire(timeout=HANG_S)
+    newcomer = second.generate([7], GenerateParams(max_tokens=1))  # during the burst's third pass
+    gated.gate.release(2)
+    assert (expected_tokens([7], 1), LENGTH) == second.drain(newcomer)
+    gated.gate.release(1000)
+    assert (expected_tokens(PROMPT, 40), LENGTH) == first.drain(long)
+    scheduler.stop()
+    scheduler.check()
 
 
 def test_calls_never_wait_for_the_backend(stopped_at_gate: Scheduler, gated: Gated) -> None:

@@ -95,6 +95,9 @@ class Mortal:
     def load_adapter(self, path: str) -> AdapterInfo:
         return self.inner.load_adapter(path)
 
+    def interrupt(self, step: int) -> None:
+        self.inner.interrupt(step)
+
     def unload_adapter(self, digest: str) -> None:
         self.inner.unload_adapter(digest)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from msgspec.structs import replace
 
-from pie_backend.base import AdapterError, BackendError
+from pie_backend.base import AdapterError, BackendError, SinglePasses
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.engine.adapters import Adapters
 from pie_backend.engine.answer import answer
@@ -34,7 +34,7 @@ from pie_backend.page_files import PageFileError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Engine:
+class Engine(SinglePasses):
     """Implements `Backend`. One thread at a time may call `execute`."""
 
     def __init__(

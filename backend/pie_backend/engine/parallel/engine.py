@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from pie_backend.base import AdapterError, BackendError
+from pie_backend.base import AdapterError, BackendError, SinglePasses
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.channel import (
     AdapterLoaded,
@@ -26,7 +26,7 @@ from pie_backend.model_dir import resolve
 _T = TypeVar("_T")
 
 
-class ParallelEngine:
+class ParallelEngine(SinglePasses):
     """Implements `Backend`. When a rank is lost, so are all: no later call can succeed."""
 
     def __init__(self, config: BackendConfig) -> None:

@@ -7,13 +7,14 @@ import sys
 import msgspec
 
 from pie_backend import worker
+from pie_backend.base import SinglePasses
 from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
 from pie_backend.engine.engine import Engine, build_engine
 from pie_backend.engine.parallel.group import join
 from pie_backend.engine.parallel.peers import Seat
 
 
-class Peer:
+class Peer(SinglePasses):
     """Implements `Backend`; what was drawn is rank 0's to tell."""
 
     def __init__(self, engine: Engine) -> None:

@@ -1,0 +1,70 @@
+"""Several passes for one batch, over a backend that computes one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pie_backend.base import Backend
+from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult, Row, Sample
+
+
+class Bursts:
+    """Implements `Backend`. It draws what the scheduler would have had drawn, pass by pass."""
+
+    def __init__(self, backend: Backend, interrupted: Callable[[], bool] | None = None) -> None:
+        """`interrupted` is asked between passes, besides whether `interrupt` was called."""
+        self._backend = backend
+        self._asks = interrupted or (lambda: False)
+        self._cut: int | None = None
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._backend.info
+
+    def execute(self, batch: Batch) -> BatchResult:
+        if batch.passes == 1:
+            return self._backend.execute(batch)
+        made = result = self._backend.execute(msgspec.structs.replace(batch, passes=1))
+        for _ in range(batch.passes - 1):
+            if self._cut == batch.step or _ends(result, batch.until) or self._asks():
+                break
+            batch = _following(batch, result)
+            result = self._backend.execute(batch)
+            _add(made, result)
+        return made
+
+    def interrupt(self, step: int) -> None:
+        self._cut = step
+
+    def load_adapter(self, path: str) -> AdapterInfo:
+        return self._backend.load_adapter(path)
+
+    def unload_adapter(self, digest: str) -> None:
+        self._backend.unload_adapter(digest)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def _ends(result: BatchResult, until: list[int]) -> bool:
+    return bool(until) and any(row[0] in until for row in result.tokens)
+
+
+def _following(batch: Batch, result: BatchResult) -> Batch:
+    rows = [_next(row, drawn[0]) for row, drawn in zip(batch.rows, result.tokens, strict=True)]
+    return Batch(batch.step, rows, until=batch.until)
+
+
+def _next(row: Row, token: int) -> Row:
+    sample = row.samples[0]
+    samples = [Sample(0, sample.sampling, sample.draw + 1)]
+    return Row([token], row.start + 1, row.pages, samples, adapter=row.adapter)
+
+
+def _add(made: BatchResult, result: BatchResult) -> None:
+    for row, tokens in zip(made.tokens, result.tokens, strict=True):
+        row += tokens
+    for ones, more in zip(made.logprobs, result.logprobs, strict=True):
+        ones += more

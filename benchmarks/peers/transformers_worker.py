@@ -1,6 +1,6 @@
 """transformers behind a pipe: one JSON object a line, one answer a line; see `vllm_worker.py`.
 
-Started with {"model": DIR, "how": "generate" or "generate_batch", "num_blocks": N,
+Started with {"model": DIR, "dtype": NAME, "how": "generate" or "generate_batch", "num_blocks": N,
 "max_batch_tokens": N}. It has no arrivals: `generate` is one padded batch, from start to end.
 """
 
@@ -22,7 +22,7 @@ BLOCK_SIZE = 16
 class Generate:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._model: Any = AutoModelForCausalLM.from_pretrained(
-            settings["model"], dtype=torch.bfloat16
+            settings["model"], dtype=getattr(torch, settings["dtype"])
         )
 
     def __call__(self, prompts: list[list[int]], new_tokens: int) -> list[int]:
@@ -44,7 +44,9 @@ class GenerateBatch:
         from transformers import ContinuousBatchingConfig
 
         self._model: Any = AutoModelForCausalLM.from_pretrained(
-            settings["model"], dtype=torch.bfloat16, attn_implementation="paged|sdpa"
+            settings["model"],
+            dtype=getattr(torch, settings["dtype"]),
+            attn_implementation="paged|sdpa",
         )
         self._config = ContinuousBatchingConfig(
             block_size=BLOCK_SIZE,

@@ -1,8 +1,8 @@
 """vLLM's offline engine behind a pipe: one JSON object a line, one answer a line.
 
 Runs in vLLM's own environment, so it imports nothing of Pie. `python vllm_worker.py '{"model": DIR,
-"max_model_len": N, "max_num_seqs": N, "max_num_batched_tokens": N}'`; then a `Load` of
-benchmarks/load.py a line, and for each a `Timing`.
+"dtype": NAME, "max_model_len": N, "max_num_seqs": N, "max_num_batched_tokens": N}'`; then a `Load`
+of benchmarks/load.py a line, and for each a `Timing`.
 """
 
 import json
@@ -25,7 +25,7 @@ from vllm.sampling_params import (  # type: ignore[import-not-found] # noqa: E40
 def load(settings: dict[str, Any]) -> Any:
     return LLM(
         settings["model"],
-        dtype="bfloat16",
+        dtype=settings["dtype"],
         skip_tokenizer_init=True,
         enable_prefix_caching=True,
         max_model_len=settings["max_model_len"],

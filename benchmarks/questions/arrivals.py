@@ -83,7 +83,9 @@ def _answer(samples: dict[str, list[Timing]], arrivals_s: list[float]) -> Answer
         },
         notes=[
             "Pie is timed at its client: launching a program for each request, the socket and the "
-            "tokenizer are in it. vLLM is timed inside its own engine loop, with nothing around it."
+            "tokenizer are in it. vLLM is timed inside its own engine loop, with nothing around "
+            "it.",
+            *(worker.dtype_notes() if reference else []),
         ],
         targets=[
             ratio(what, values, (PIE, VLLM), 1.0, "ms")

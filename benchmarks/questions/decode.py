@@ -100,6 +100,7 @@ class Decode:
             columns=["", *medians],
             rows=pictures.cells(medians, reference),
             measured={"tokens_per_s": samples},
+            notes=worker.dtype_notes() if reference else [],
             targets=[
                 ratio(label, values, (PROGRAMS, VLLM), self.ahead, "tokens/s")
                 for label, values in medians.items()

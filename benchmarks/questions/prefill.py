@@ -42,6 +42,7 @@ class Prefill:
             columns=["", *medians],
             rows=pictures.cells(medians, reference),
             measured={"seconds": samples},
+            notes=worker.dtype_notes() if reference else [],
             targets=[
                 ratio(label, values, (PIE, VLLM), 1.0, "tokens/s")
                 for label, values in medians.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from statistics import median
 
+from benchmarks.peers.worker import dtype_notes
 from benchmarks.question import Answer
 from benchmarks.questions.programs import agents, decoding, pictures, thoughts
 from benchmarks.questions.programs.stages import (
@@ -88,7 +89,7 @@ def _answer(measured: Measured) -> Answer:
             }
             for label, by_width in measured.items()
         },
-        notes=[*_notes(), *_counts(measured)],
+        notes=[*_notes(), *dtype_notes(), *_counts(measured)],
         targets=_targets(ratios),
         draw=partial(pictures.draw, ratios) if any(ratios.values()) else None,
     )

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.peers.server import Server
+from benchmarks.peers.worker import dtype
 from benchmarks.questions.programs.sides import PROGRAM, Clients, Launches, Side
 from benchmarks.questions.programs.workload import Words, Work, Workload
 from benchmarks.rounds import take_turns
@@ -23,7 +24,7 @@ DELAYS_MS = (0, 20)
 """Round trips that are put between client and server."""
 KV_PAGES = 6144
 VLLM_SETTINGS: dict[str, Any] = {
-    "dtype": "bfloat16",
+    "dtype": dtype(),
     "enable_prefix_caching": True,
     "block_size": 32,
     "max_model_len": 2048,

@@ -79,6 +79,18 @@ def test_a_pool_of_another_size(
     assert before.isdisjoint(child.pid for child in psutil.Process().children())
 
 
+def test_another_dtype(served: ServedModel) -> None:
+    """A generation begins in one, goes on in the other, and what comes back is as it was."""
+    calm = generated(served, start(served))
+    request = start(served)
+    assert ("applied", "") == astuple(replace(served, dtype="bfloat16"))
+    assert "bfloat16" == served.model.info.dtype
+    assert 200 == len(generated(served, request))
+    assert ("applied", "") == astuple(replace(served, dtype="float32"))
+    assert calm == generated(served, start(served))
+    served.model.scheduler.check()
+
+
 def test_what_cannot_be(served: ServedModel) -> None:
     """Too large, of another model, or of a form that there is not: the one that serves stays."""
     outcome, reason = astuple(replace(served, kv_pages=1 << 40))

@@ -113,6 +113,23 @@ INLINE __m256 exp_ps(__m256 x) {
     return _mm256_andnot_ps(gone, _mm256_mul_ps(p, _mm256_castsi256_ps(power)));
 }
 
+// 2^x to 2^-14 of it, which is more than bfloat16 keeps; 0 from -126 down.
+INLINE __m256 exp2_rough(__m256 x) {
+    const __m256 least = _mm256_set1_ps(-126.0f);
+    const __m256 gone = _mm256_cmp_ps(x, least, _CMP_LT_OQ);
+    x = _mm256_max_ps(x, least);
+    const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m256 r = _mm256_sub_ps(x, n);
+    __m256 p = _mm256_set1_ps(9.6181291e-3f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.5504109e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(2.4022651e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(6.9314718e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), power);
+    return _mm256_andnot_ps(gone, _mm256_castsi256_ps(scaled));
+}
+
 INLINE __m256 silu_ps(__m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f);
     return _mm256_div_ps(x, _mm256_add_ps(one, exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), x))));

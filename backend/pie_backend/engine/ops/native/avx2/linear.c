@@ -95,9 +95,9 @@ INLINE void one_panel(const Job *job, const int int8, const float *x, i64 from, 
         Pair sums[MOST_ROWS];
         for (int i = 0; i < MOST_ROWS; i++) sums[i] = (Pair){_mm256_setzero_ps(), _mm256_setzero_ps()};
         if (part)
-            multiply(rows, int8, x + begin * job->k, weight, job->k, 0, sums);
+            multiply(rows, int8, x + begin * job->k, 0, weight, job->k, 0, sums);
         else
-            multiply(rows, int8, x + begin * job->k, weight, job->k, 1, sums);
+            multiply(rows, int8, x + begin * job->k, 0, weight, job->k, 1, sums);
         finish(job, from + begin, rows, panel * COLUMNS, sums);
     }
 }

@@ -13,9 +13,8 @@ typedef struct {
 } Row;
 
 typedef struct {
-    float q[QUERIES * MAX_SIZE];                       // by parts of at most six: [size][rows]
-    float weights[KEYS * MOST_ROWS];                   // of one part: [key][row]
-    float scores[MOST_ROWS][KEYS];
+    float q[QUERIES * MAX_SIZE];  // by parts of at most six: [size][rows]
+    float scores[MOST_ROWS][KEYS];  // of one part, as powers of two; then weights
     Pair sums[QUERIES][MAX_SIZE / COLUMNS];
     float largest[QUERIES], total[QUERIES];
 } State;
@@ -54,7 +53,7 @@ static void score(const Row *row, State *state, const float *q, int rows, i64 he
     for (i64 i = 0; i < count; i += COLUMNS) {
         Pair sums[MOST_ROWS];
         for (int j = 0; j < MOST_ROWS; j++) sums[j] = (Pair){_mm256_setzero_ps(), _mm256_setzero_ps()};
-        multiply(rows, 0, q, packed_keys(row, head) + (key + i) * row->size, row->size, 0, sums);
+        multiply(rows, 0, q, 0, packed_keys(row, head) + (key + i) * row->size, row->size, 0, sums);
         for (int j = 0; j < rows; j++) {
             const __m256 a = _mm256_unpacklo_ps(sums[j].even, sums[j].odd);
             const __m256 b = _mm256_unpackhi_ps(sums[j].even, sums[j].odd);
@@ -64,10 +63,8 @@ static void score(const Row *row, State *state, const float *q, int rows, i64 he
     }
 }
 
-// Scores of query `own` of a part to weights; it sees the first `seen` of these `count` keys.
-static void weigh(const Row *row, State *state, int query, int own, int rows, float *weights,
-                  i64 seen, i64 count) {
-    float *scores = state->scores[own];
+// Scores of a query to weights; it sees the first `seen` of these `count` keys.
+static void weigh(const Row *row, State *state, int query, float *scores, i64 seen, i64 count) {
     for (i64 i = max64(0, seen); i < count; i++) scores[i] = -INFINITY;
     const float before = state->largest[query];
     __m256 most = _mm256_set1_ps(before);
@@ -75,12 +72,11 @@ static void weigh(const Row *row, State *state, int query, int own, int rows, fl
     const float largest = most_of(most);
     __m256 total = _mm256_setzero_ps();
     for (i64 i = 0; i < count; i += 8) {
-        const __m256 weight = exp_ps(_mm256_sub_ps(_mm256_loadu_ps(scores + i), _mm256_set1_ps(largest)));
+        const __m256 weight = exp2_rough(_mm256_sub_ps(_mm256_loadu_ps(scores + i), _mm256_set1_ps(largest)));
         _mm256_storeu_ps(scores + i, weight);
         total = _mm256_add_ps(total, weight);
     }
-    for (i64 i = 0; i < count; i++) weights[i * rows + own] = scores[i];
-    const float shrink = expf(before - largest);
+    const float shrink = exp2f(before - largest);
     state->total[query] = state->total[query] * shrink + sum_of(total);
     state->largest[query] = largest;
     if (largest == before) return;
@@ -94,15 +90,14 @@ static void weigh(const Row *row, State *state, int query, int own, int rows, fl
 // The part of `rows` queries from `query` on, of which the first is token `token` of the context.
 static void one_part(const Row *row, State *state, int query, int rows, i64 head, i64 token, i64 key,
                      i64 count) {
-    float *weights = state->weights;
     score(row, state, state->q + query * row->size, rows, head, key, count);
     for (int i = 0; i < rows; i++)
-        weigh(row, state, query + i, i, rows, weights, token + i + 1 - key, count);
+        weigh(row, state, query + i, state->scores[i], token + i + 1 - key, count);
     for (i64 d = 0; d < row->size / COLUMNS; d++) {
         Pair sums[MOST_ROWS];
         for (int i = 0; i < rows; i++) sums[i] = state->sums[query + i][d];
         const bf16 *panel = packed_values(row, head) + d * COLUMNS * padded_context(row) + key * COLUMNS;
-        multiply(rows, 0, weights, panel, count, 0, sums);
+        multiply(rows, 0, state->scores[0], KEYS, panel, count, 0, sums);
         for (int i = 0; i < rows; i++) state->sums[query + i][d] = sums[i];
     }
 }
@@ -130,7 +125,7 @@ static void attend(const Row *row, i64 head, i64 query, i64 token) {
     for (i64 part = 0; part < parts; part++) {
         const i64 begin = part_begin(count, parts, part), end = part_begin(count, parts, part + 1);
         interleave(row->q + (token + begin) * row->q_stride + column, row->q_stride,
-                   (int)(end - begin), row->size, row->scale, state.q + begin * row->size);
+                   (int)(end - begin), row->size, row->scale * 1.44269504f, state.q + begin * row->size);
     }
     const i64 end = row->start + token + count;  // of what the last of them sees
     for (i64 key = 0; key < end; key += KEYS)

@@ -12,9 +12,10 @@ INLINE Pair load_int8(const int8_t *at) {
                   _mm256_cvtepi32_ps(_mm256_srai_epi32(both, 8))};
 }
 
-// sums += x panel; x [k][rows], k a multiple of 4. `fresh`: the panel is not in a cache yet.
-INLINE void multiply_rows(const int rows, const int int8, const float *x, const void *panel, i64 k,
-                          const int fresh, Pair *sums) {
+// sums += x panel; x [rows][stride], or [k][rows] where stride is 0; k a multiple of 4. `fresh`: the
+// panel is not in a cache yet.
+INLINE void multiply_rows(const int rows, const int int8, const float *x, const i64 stride,
+                          const void *panel, i64 k, const int fresh, Pair *sums) {
     // Few rows are few sums, each of which has to wait for itself: several sets of them take turns.
     const int sets = rows == 1 ? 4 : rows <= 3 ? 2 : 1, size = int8 ? 1 : 2;
     Pair parts[12];
@@ -26,7 +27,8 @@ INLINE void multiply_rows(const int rows, const int int8, const float *x, const 
             if (fresh) _mm_prefetch(at + AHEAD, _MM_HINT_T0);
             const Pair w = int8 ? load_int8((const int8_t *)at) : load_pair((const bf16 *)at);
             UNROLL for (int row = 0; row < rows; row++) {
-                const __m256 factor = _mm256_broadcast_ss(x + (i + set) * rows + row);
+                const __m256 factor = _mm256_broadcast_ss(
+                    stride ? x + row * stride + i + set : x + (i + set) * rows + row);
                 Pair *part = parts + set * rows + row;
                 part->even = _mm256_fmadd_ps(factor, w.even, part->even);
                 part->odd = _mm256_fmadd_ps(factor, w.odd, part->odd);
@@ -42,15 +44,15 @@ INLINE void multiply_rows(const int rows, const int int8, const float *x, const 
     }
 }
 
-INLINE void multiply(int rows, const int int8, const float *x, const void *panel, i64 k,
-                     const int fresh, Pair sums[MOST_ROWS]) {
+INLINE void multiply(int rows, const int int8, const float *x, const i64 stride, const void *panel,
+                     i64 k, const int fresh, Pair sums[MOST_ROWS]) {
     switch (rows) {
-    case 1: multiply_rows(1, int8, x, panel, k, fresh, sums); break;
-    case 2: multiply_rows(2, int8, x, panel, k, fresh, sums); break;
-    case 3: multiply_rows(3, int8, x, panel, k, fresh, sums); break;
-    case 4: multiply_rows(4, int8, x, panel, k, fresh, sums); break;
-    case 5: multiply_rows(5, int8, x, panel, k, fresh, sums); break;
-    case 6: multiply_rows(6, int8, x, panel, k, fresh, sums); break;
+    case 1: multiply_rows(1, int8, x, stride, panel, k, fresh, sums); break;
+    case 2: multiply_rows(2, int8, x, stride, panel, k, fresh, sums); break;
+    case 3: multiply_rows(3, int8, x, stride, panel, k, fresh, sums); break;
+    case 4: multiply_rows(4, int8, x, stride, panel, k, fresh, sums); break;
+    case 5: multiply_rows(5, int8, x, stride, panel, k, fresh, sums); break;
+    case 6: multiply_rows(6, int8, x, stride, panel, k, fresh, sums); break;
     }
 }
 

@@ -113,4 +113,5 @@ class KVCache:
     def clear_pages(self, pages: list[int]) -> None:
         """A page that a row enters must hold numbers: attention weighs what lies beyond the row
         with zero, and zero times a NaN left by a former owner would be NaN."""
-        self._pool.index_fill_(2, torch.tensor(pages, device=self.place), 0)
+        for page in pages:  # index_fill_ takes twice to four times as long
+            self._pool[:, :, page].zero_()

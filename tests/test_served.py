@@ -11,6 +11,7 @@ import pytest
 
 from pie_backend.batch import BackendConfig
 from pie_backend.footprint import footprint_bytes
+from pie_backend.process import ProcessBackend
 from pie_daemon import served as module
 from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -38,6 +39,12 @@ def generated(served: ServedModel, request: int) -> list[int]:
     chunk = scheduler.take(request)
     assert chunk is not None
     return chunk.tokens
+
+
+def pid_of(served: ServedModel) -> int:
+    backend = served._workers[0].use()
+    assert isinstance(backend, ProcessBackend)
+    return backend.pid
 
 
 def start(served: ServedModel) -> int:
@@ -70,13 +77,14 @@ def test_a_pool_of_another_size(
         needed = footprint_bytes(CONFIG)
         assert needed is not None
         monkeypatch.setattr(module, "available_bytes", lambda: needed // 2)
-    before = {child.pid for child in psutil.Process().children()}
+    before = pid_of(served)
     request = start(served)
     assert ("applied", "") == astuple(replace(served, kv_pages=150, host_pages=10))
     assert calm == generated(served, request)
     info = served.model.info
     assert (150, 10, 150) == (info.num_pages, info.num_host_pages, served.config.kv_pages)
-    assert before.isdisjoint(child.pid for child in psutil.Process().children())
+    assert before != pid_of(served)
+    assert not psutil.pid_exists(before)
 
 
 def test_another_dtype(served: ServedModel) -> None:

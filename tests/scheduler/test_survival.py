@@ -212,13 +212,14 @@ def test_stop_ends_a_worker_that_is_loading() -> None:
     life = Life()
     loading = threading.Event()
     pids: list[int] = []
+    others = set(psutil.Process().children())
 
     def build(lifeline: Lifeline) -> Backend:
         hold = lifeline.hold
 
         def stopped(end: Callable[[], None]) -> None:
             """Called when the process is there and its model is not."""
-            (child,) = psutil.Process().children()
+            (child,) = set(psutil.Process().children()) - others
             child.suspend()
             pids.append(child.pid)
             hold(end)

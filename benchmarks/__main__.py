@@ -72,7 +72,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="all questions in under 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="all questions in a few minutes")
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, metavar="NAME")
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--json", action="store_true", help="the answers as JSON, not as tables")

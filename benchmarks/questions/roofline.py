@@ -46,7 +46,8 @@ class Roofline:
             measured={"seconds_per_token": samples},
             notes=[
                 "The memory takes its turn too: the fastest of eight readings of a buffer as large "
-                "as the weights, with a thread for each core. Caches count on both sides."
+                "as the weights, with a thread for each core. Caches count on both sides.",
+                *([] if quick else worker.dtype_notes()),
             ],
             targets=[
                 ratio(label, values, (PIE, LIMIT), 0.6, "GB/s") for label, values in panels.items()

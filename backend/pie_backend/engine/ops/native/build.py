@@ -64,7 +64,9 @@ def _processor() -> str:
 
 
 def _files(kind: str, pattern: str) -> list[Path]:
-    return sorted(Path(__file__).with_name(kind).glob(pattern))
+    """Those of the kind, and those that all kinds share."""
+    here = Path(__file__).parent
+    return sorted([*here.joinpath(kind).glob(pattern), *here.glob(pattern)])
 
 
 def _cache_dir() -> Path:

@@ -1,4 +1,4 @@
-// What the kernels for AVX2 share. bfloat16 is uint16_t; everything is computed in float32.
+// What the kernels for AVX2 share; everything is computed in float32.
 //
 // Sixteen neighbours in bfloat16 are one load, and two vectors of float32: those at even places and
 // those at odd places. They stay apart until they are stored.
@@ -6,27 +6,16 @@
 
 #include <immintrin.h>
 #include <math.h>
-#include <omp.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "../shared.h"
 
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "these kernels need a processor with AVX2 and FMA"
 #endif
 
-typedef uint16_t bf16;
-typedef int64_t i64;
-
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
-
-// Threads of every kernel; OpenMP's own default belongs to the thread that set it.
-extern int pie_threads;
-
-INLINE i64 min64(i64 a, i64 b) { return a < b ? a : b; }
-INLINE i64 max64(i64 a, i64 b) { return a > b ? a : b; }
-INLINE i64 up_to(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 typedef struct {
     __m256 even, odd;

@@ -2,18 +2,7 @@
 #include "common.h"
 
 // A round's scores and values stay in cache. More queries of one key head are two tasks.
-enum { MAX_SIZE = 256 /* of a head */, ROUND = 256 /* tokens */, QUERIES = 4, TOKENS = 4 };
-
-// One group of queries of one row, and what it attends to.
-typedef struct {
-    const bf16 *q, *keys, *values;  // q [queries][size]; keys and values of one head
-    const int32_t *pages;
-    const float *bias;  // [length], added to the scores, or null
-    bf16 *out;          // [queries][size]
-    i64 length, page_size, size;
-    int queries;
-    float scale;
-} Task;
+enum { ROUND = 256 /* tokens */, QUERIES = 4, TOKENS = 4 };
 
 typedef struct {
     i64 places[ROUND];  // of each token of the round, in numbers from its head's first
@@ -165,36 +154,6 @@ static void attend(const Task *task) {
     }
 }
 
-typedef struct {
-    const bf16 *q, *planes;
-    const int32_t *pages;
-    const i64 *lengths;
-    const float *biases;
-    bf16 *out;
-    i64 rows, q_stride, kv_heads, queries, size, plane, page_size, width, bias_stride;
-    float scale;
-} Rows;
-
-// Of all rows, their heads, and QUERIES queries of each at a time.
-static Task task_of(const Rows *all, i64 number) {
-    const i64 parts = up_to(all->queries, QUERIES) / QUERIES, part = number % parts;
-    const i64 head = number / parts % all->kv_heads, row = number / parts / all->kv_heads;
-    const i64 query = head * all->queries + part * QUERIES;
-    return (Task){
-        .q = all->q + row * all->q_stride + query * all->size,
-        .keys = all->planes + head * all->plane,
-        .values = all->planes + (all->kv_heads + head) * all->plane,
-        .pages = all->pages + row * all->width,
-        .bias = all->biases ? all->biases + row * all->bias_stride : 0,
-        .out = all->out + (row * all->kv_heads * all->queries + query) * all->size,
-        .length = all->lengths[row],
-        .page_size = all->page_size,
-        .size = all->size,
-        .queries = (int)min64(QUERIES, all->queries - part * QUERIES),
-        .scale = all->scale,
-    };
-}
-
 // q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
 // pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
 void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
@@ -207,7 +166,7 @@ void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, co
     // Turn by turn: neighbours are about as long.
 #pragma omp parallel num_threads(pie_threads)
     for (i64 number = omp_get_thread_num(); number < tasks; number += omp_get_num_threads()) {
-        const Task task = task_of(&all, number);
+        const Task task = task_of(&all, number, QUERIES);
         attend(&task);
     }
 }

@@ -2,7 +2,7 @@
 // once a layer, then blocks of queries pass over them with a running softmax.
 #include "product.h"
 
-enum { QUERIES = 24, KEYS = 128 /* of one round */, MAX_SIZE = 256 };
+enum { QUERIES = 24, KEYS = 128 /* of one round */ };
 
 typedef struct {
     const bf16 *q, *planes;

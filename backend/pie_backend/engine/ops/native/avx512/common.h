@@ -1,12 +1,10 @@
-// What all kernels share. bfloat16 is uint16_t; sums are float32; threads are OpenMP's, the same
-// runtime that torch has loaded.
+// What the kernels for AVX-512 share; sums are float32.
 #pragma once
 
 #include <immintrin.h>
 #include <math.h>
-#include <omp.h>
-#include <stdint.h>
-#include <string.h>
+
+#include "../shared.h"
 
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512BF16__)
 #error "these kernels need a processor with AVX-512 BF16"
@@ -18,17 +16,8 @@
 #define HAS_AMX 0
 #endif
 
-typedef uint16_t bf16;
-typedef int64_t i64;
-
-// Threads of every kernel; OpenMP's own default belongs to the thread that set it.
-extern int pie_threads;
 // AMX is there, and this process may use it.
 extern int pie_has_tiles;
-
-static inline i64 min64(i64 a, i64 b) { return a < b ? a : b; }
-static inline i64 max64(i64 a, i64 b) { return a > b ? a : b; }
-static inline i64 up_to(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 static inline __m512 load_bf16(const bf16 *at) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));

@@ -154,36 +154,6 @@ static void attend(const Task *task, const Task *next) {
         }
 }
 
-typedef struct {
-    const bf16 *q, *planes;
-    const int32_t *pages;
-    const i64 *lengths;
-    const float *biases;
-    bf16 *out;
-    i64 rows, q_stride, kv_heads, queries, size, plane, page_size, width, bias_stride;
-    float scale;
-} Rows;
-
-// Of all rows, their heads, and `most` queries of each at a time.
-static Task task_of(const Rows *all, i64 number, i64 most) {
-    const i64 parts = up_to(all->queries, most) / most, part = number % parts;
-    const i64 head = number / parts % all->kv_heads, row = number / parts / all->kv_heads;
-    const i64 query = head * all->queries + part * most;
-    return (Task){
-        .q = all->q + row * all->q_stride + query * all->size,
-        .keys = all->planes + head * all->plane,
-        .values = all->planes + (all->kv_heads + head) * all->plane,
-        .pages = all->pages + row * all->width,
-        .bias = all->biases ? all->biases + row * all->bias_stride : 0,
-        .out = all->out + (row * all->kv_heads * all->queries + query) * all->size,
-        .length = all->lengths[row],
-        .page_size = all->page_size,
-        .size = all->size,
-        .queries = (int)min64(most, all->queries - part * most),
-        .scale = all->scale,
-    };
-}
-
 // q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
 // pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
 void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,

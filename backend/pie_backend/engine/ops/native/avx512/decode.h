@@ -1,19 +1,7 @@
-// One query head group of one row of one token, and what it attends to.
+// What attention of rows of one token shares, with tiles and without.
 #pragma once
 
 #include "common.h"
-
-enum { MAX_SIZE = 256 /* of a head */ };
-
-typedef struct {
-    const bf16 *q, *keys, *values;  // q [queries][size]; keys and values of one head
-    const int32_t *pages;
-    const float *bias;  // [length], added to the scores, or null
-    bf16 *out;          // [queries][size]
-    i64 length, page_size, size;
-    int queries;
-    float scale;
-} Task;
 
 // Where a token's numbers are, counted from its head's first.
 static inline i64 place_of(const Task *task, i64 token) {

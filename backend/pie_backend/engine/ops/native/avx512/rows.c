@@ -1,9 +1,7 @@
-// What is done to each token by itself: norms, rotary positions, keys and values to their pages.
+// What is done to each token by itself: norms and rotary positions.
 #include "common.h"
 
-int pie_threads = 1, pie_has_tiles = 0;
-
-void pie_set_threads(int threads) { pie_threads = threads; }
+int pie_has_tiles = 0;
 
 #if HAS_AMX
 #include <sys/syscall.h>
@@ -18,9 +16,6 @@ int pie_use_tiles(int wanted) {
 #else
 int pie_use_tiles(int wanted) { return (void)wanted, 0; }
 #endif
-
-// Below so many numbers, waking other threads costs more than they save.
-enum { WORTH_SHARING = 1 << 15 };
 
 static float sum_of_squares(const bf16 *x, i64 size) {
     __m512 sum = _mm512_setzero_ps();
@@ -70,16 +65,4 @@ void pie_place(bf16 *qkv, const float *norms, const float *turns, const i64 *pos
         for (i64 head = 0; head < heads; head++)
             place_head(qkv + token * stride + head * size, norms ? norms + head * size : 0,
                        turns + positions[token] * size, size, eps);
-}
-
-// k, v [tokens][stride] to the planes of a layer, [2][heads][plane]; slots count tokens.
-void pie_write(const bf16 *k, const bf16 *v, bf16 *planes, const i64 *slots, i64 tokens, i64 stride,
-               i64 heads, i64 size, i64 plane) {
-#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
-    for (i64 token = 0; token < tokens; token++)
-        for (i64 head = 0; head < heads; head++) {
-            const i64 from = token * stride + head * size, to = slots[token] * size;
-            memcpy(planes + head * plane + to, k + from, size * sizeof(bf16));
-            memcpy(planes + (heads + head) * plane + to, v + from, size * sizeof(bf16));
-        }
 }

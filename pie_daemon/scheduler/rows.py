@@ -68,7 +68,8 @@ class Rows:
         """What a batch made of its row; how many tokens the request kept."""
         if request.context.num_drafted:
             num_new = self._take_in_drafted(request, tokens, logprobs)
-            self._fairness.serve(request.context.owner, 0 if request.may_draft else num_new - 1)
+            if not request.may_draft:  # guesses were counted when they were cut
+                self._fairness.serve(request.context.owner, len(tokens) - 1)
         else:
             num_new = request.advance(tokens, logprobs)
         self._contexts.publish(request.context)

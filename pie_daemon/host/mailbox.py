@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from pie_daemon.host.stop import Reason, Stopped
+from pie_daemon.host.turns import TURNS
 
 # A wait longer than this is split, because the C implementation refuses very long ones.
 _LONGEST_WAIT_S = 86_400.0
@@ -19,6 +21,7 @@ class Mailbox:
         """`deadline_s` is a point on `time.monotonic`'s axis."""
         self.deadline_s = deadline_s
         self._queue: SimpleQueue[None] = SimpleQueue()
+        self._go = partial(self._queue.put, None)
         self._woken = False
         self._stop: Stopped | None = None
 
@@ -26,7 +29,12 @@ class Mailbox:
         """Makes the waiting thread look again. Wakes before it looks are one wake."""
         if not self._woken:
             self._woken = True
-            self._queue.put(None)
+            TURNS.ask(self._go)
+
+    def leave(self) -> None:
+        """The thread does not wait here any more."""
+        self._woken = True  # nobody is to be woken
+        TURNS.leave(self._go)
 
     @property
     def num_pending(self) -> int:
@@ -69,6 +77,7 @@ class Mailbox:
     def _sleep(self, until_s: float | None) -> None:
         ends = [end for end in (until_s, self.deadline_s) if end is not None]
         remaining_s = min(ends) - time.monotonic() if ends else _LONGEST_WAIT_S
+        TURNS.end(self._go)
         try:
             self._queue.get(timeout=max(0.0, min(remaining_s, _LONGEST_WAIT_S)))
         except Empty:

@@ -215,6 +215,7 @@ class Instance:
             _log.exception("instance_failed", instance=self.id, program=self.program)
             outcome = Outcome(status="trapped", code="internal", message=repr(error))
         self._finish(outcome)
+        self.mailbox.leave()
 
     def _finish(self, outcome: Outcome) -> None:
         usage = msgspec.structs.replace(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from pie_backend.batch import Batch, BatchResult, Logprobs, Probed
@@ -11,22 +13,45 @@ from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """Of tokens of a flat batch, before the last norm."""
+
+    hidden: torch.Tensor
+    """[tokens, hidden]"""
+    places: list[int]
+    """Of these tokens in the flat batch, ascending."""
+
+    def at(self, places: list[int]) -> torch.Tensor:
+        if places == self.places:
+            return self.hidden
+        rows = {place: row for row, place in enumerate(self.places)}
+        index = torch.tensor([rows[place] for place in places], device=self.hidden.device)
+        return self.hidden[index]
+
+
+def asked_places(flat: RaggedBatch) -> list[int]:
+    """Of the tokens whose states are looked at, ascending."""
+    drawn = {span.begin + one.index for span in flat.spans for one in span.row.samples}
+    probed = {span.begin + one.index for span in flat.spans for one in span.row.probes}
+    return sorted(drawn | probed)
+
+
 def answer(
     batch: Batch,
     decoder: Decoder,
-    hidden: torch.Tensor,
+    states: States,
     flat: RaggedBatch,
     draws_on: torch.device,
 ) -> BatchResult:
-    """hidden [N, hidden]: of the flat batch, before the last norm."""
-    tokens, logprobs = _draw(batch, decoder, hidden, flat, draws_on)
-    return BatchResult(batch.step, tokens, logprobs, _look(batch, decoder, hidden, flat))
+    tokens, logprobs = _draw(batch, decoder, states, flat, draws_on)
+    return BatchResult(batch.step, tokens, logprobs, _look(batch, decoder, states, flat))
 
 
 def _draw(
     batch: Batch,
     decoder: Decoder,
-    hidden: torch.Tensor,
+    states: States,
     flat: RaggedBatch,
     draws_on: torch.device,
 ) -> tuple[list[list[int]], list[list[Logprobs | None]]]:
@@ -39,7 +64,7 @@ def _draw(
             samples.append(sample)
     if not samples:
         return tokens, []
-    logits = decoder.logits(_at(hidden, places)).to(draws_on)
+    logits = decoder.logits(states.at(places)).to(draws_on)
     drawn, found = draw(logits, samples)
     for number, token in zip(rows, drawn, strict=True):
         tokens[number].append(token)
@@ -51,22 +76,14 @@ def _draw(
     return tokens, logprobs
 
 
-def _look(
-    batch: Batch, decoder: Decoder, hidden: torch.Tensor, flat: RaggedBatch
-) -> list[list[Probed]]:
+def _look(batch: Batch, decoder: Decoder, states: States, flat: RaggedBatch) -> list[list[Probed]]:
     probing = [span for span in flat.spans if span.row.probes]
     if not probing:
         return []
     probes = [probe for span in probing for probe in span.row.probes]
     places = [span.begin + probe.index for span in probing for probe in span.row.probes]
-    found = iter(look(decoder, _at(hidden, places), probes))
+    found = iter(look(decoder, states.at(places), probes))
     answers: list[list[Probed]] = [[] for _ in batch.rows]
     for number, span in zip(flat.order, flat.spans, strict=True):
         answers[number] = [next(found) for _ in span.row.probes]
     return answers
-
-
-def _at(hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
-    if places == list(range(len(hidden))):
-        return hidden
-    return hidden[torch.tensor(places, device=hidden.device)]

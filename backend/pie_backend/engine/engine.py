@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from pie_backend.base import AdapterError, BackendError, SinglePasses
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.engine.adapters import Adapters
-from pie_backend.engine.answer import answer
+from pie_backend.engine.answer import States, answer, asked_places
 from pie_backend.engine.architectures import read_config
-from pie_backend.engine.attention.base import Attention
+from pie_backend.engine.attention.base import Attention, AttentionStep
 from pie_backend.engine.checks import check_batch
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.devices.base import Device
@@ -23,7 +23,7 @@ from pie_backend.engine.memory import choose_num_pages
 from pie_backend.engine.page_transfer import load_pages, store_pages
 from pie_backend.engine.parallel.division import own_part
 from pie_backend.engine.parallel.team import ALONE, Team
-from pie_backend.engine.ragged import flatten
+from pie_backend.engine.ragged import RaggedBatch, flatten
 from pie_backend.engine.transformer import Decoder
 from pie_backend.engine.warm_up import first_batch
 from pie_backend.engine.weights import Checkpoint
@@ -84,8 +84,8 @@ class Engine(SinglePasses):
             cache.clear_pages(flat.entered_pages)
         assert self._adapters is not None  # closed together with the decoder
         used = self._adapters.decoder_for(flat)
-        hidden = used.hidden_states(flat.tokens, flat.positions, attention.plan(flat))
-        return answer(batch, decoder, hidden, flat, self._device.draws_on)
+        states = _states(used, flat, attention.plan(flat), all_tokens=used is not decoder)
+        return answer(batch, decoder, states, flat, self._device.draws_on)
 
     def load_adapter(self, path: str) -> AdapterInfo:
         if self._adapters is None:
@@ -105,6 +105,19 @@ class Engine(SinglePasses):
 
     def _closed(self) -> BackendError:
         return BackendError(f"the backend of {self._info.name} is closed")
+
+
+def _states(
+    decoder: Decoder, flat: RaggedBatch, step: AttentionStep, *, all_tokens: bool
+) -> States:
+    """`all_tokens`: adapters know their tokens by their places among all."""
+    num_tokens = len(flat.tokens)
+    if all_tokens or num_tokens == flat.num_single:
+        hidden = decoder.hidden_states(flat.tokens, flat.positions, step)
+        return States(hidden, list(range(num_tokens)))
+    places = asked_places(flat) or [0]
+    kept = torch.tensor(places, device=flat.tokens.device)
+    return States(decoder.hidden_states(flat.tokens, flat.positions, step, kept), places)
 
 
 def _move_files(batch: Batch, cache: KVCache) -> str | None:

@@ -21,12 +21,21 @@ class SelfAttention:
     place: Placement
 
     def __call__(
-        self, x: torch.Tensor, hidden: torch.Tensor, turns: torch.Tensor, step: AttentionStep
+        self,
+        x: torch.Tensor,
+        hidden: torch.Tensor,
+        turns: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Normed x and the residual stream, both [N, hidden] -> the residual stream"""
+        """Normed x and the residual stream, both [N, hidden] -> the residual stream, of the tokens
+        kept"""
         qkv = self.qkv(x).view(x.shape[0], -1, self.head_dim)
         q, k, v = self.place(qkv, turns)
-        return self.output.plus(step.attend(self.layer, q, k, v), hidden)
+        seen = step.attend(self.layer, q, k, v)
+        if kept is not None:
+            seen, hidden = seen[kept], hidden[kept]
+        return self.output.plus(seen, hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,13 @@ class DecoderLayer:
     mlp: MLP
 
     def __call__(
-        self, hidden: torch.Tensor, turns: torch.Tensor, step: AttentionStep
+        self,
+        hidden: torch.Tensor,
+        turns: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        hidden = self.attention(self.attention_norm(hidden), hidden, turns, step)
+        hidden = self.attention(self.attention_norm(hidden), hidden, turns, step, kept)
         return self.mlp(self.mlp_norm(hidden), hidden)
 
 
@@ -63,14 +76,20 @@ class Decoder:
     head: Linear
 
     def hidden_states(
-        self, tokens: torch.Tensor, positions: torch.Tensor, step: AttentionStep
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """int64 tokens and positions [N] -> [N, hidden], before the last norm"""
+        """int64 tokens and positions [N] -> [N, hidden], before the last norm; of the tokens `kept`
+        alone, int64 [K], if given: of the others the last layer computes keys and values, no more.
+        """
         hidden = F.embedding(tokens, self.embedding)
         turns = self.layers[0].attention.place.turns(positions)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, turns, step)
-        return hidden
+        return self.layers[-1](hidden, turns, step, kept)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] -> [R, vocab]"""

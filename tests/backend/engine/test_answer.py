@@ -42,6 +42,20 @@ def test_a_draw_after_every_token_of_a_row(qwen3: Checkpoint, open_engine: OpenE
     assert [int(qwen3.logits([7])[-1].argmax())] == tokens[1]
 
 
+def test_what_nobody_asked_about_is_seen_later(qwen3: Checkpoint, open_engine: OpenEngine) -> None:
+    """A row that asks for nothing, alone and beside others, then one that goes on after it."""
+    prompt = prompts(16)[9]
+    wanted = int(qwen3.logits(prompt)[-1].argmax())
+    engine = open_engine(qwen3)
+    silent = Row(prompt[:-4], 0, PAGES)
+    other = Row([5, 6], 0, [20], [Sample(0, GREEDY)])
+    rest = Row(prompt[-4:], len(prompt) - 4, PAGES, [Sample(3, GREEDY)])
+
+    for number, before in enumerate(([silent], [silent, other], [other, silent])):
+        engine.execute(Batch(2 * number, before))
+        assert [[wanted]] == engine.execute(Batch(2 * number + 1, [rest])).tokens
+
+
 def test_a_mask_wins_over_biases(qwen3: Checkpoint, open_engine: OpenEngine) -> None:
     """Only allowed tokens are drawn, greedily the likeliest of them; other draws stay free."""
     prompt = prompts(16)[5]

@@ -254,13 +254,13 @@ async def _serve(config: PieConfig) -> None:
         loop.add_signal_handler(number, _on_signal, daemon)
     try:
         await daemon.start()
-        _settle_memory()
+        settle_memory()
         await daemon.wait()
     finally:
         await daemon.stop()
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What is there by now stays for good, and need not be searched for garbage again; batches and
     launches make thousands of objects at a time, of which hardly any is garbage in a cycle."""
     gc.collect()

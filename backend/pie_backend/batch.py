@@ -1,4 +1,7 @@
-"""What crosses the border between scheduler and backend: plain data, msgpack-encodable."""
+"""What crosses the border between scheduler and backend: plain data, msgpack-encodable.
+
+Rows and what is in them are `gc=False`: a batch has thousands, and no cycle can go through any.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ FORCING_BIAS = 100.0
 """A bias of so much leaves the token only others that have it; its negative never draws it."""
 
 
-class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
+class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What changes the logits before a token is drawn, in the order of the fields."""
 
     repetition_penalty: float = 1.0
@@ -32,7 +35,7 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
-class TokenCounts(msgspec.Struct, frozen=True):
+class TokenCounts(msgspec.Struct, frozen=True, gc=False):
     """How often tokens occurred: both int32 in the byte order of this machine, of one length."""
 
     tokens: bytes
@@ -41,7 +44,7 @@ class TokenCounts(msgspec.Struct, frozen=True):
     """How often each was drawn by this generation; 0 for one of the prompt only."""
 
 
-class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How one token is drawn from one row's logits."""
 
     temperature: float = 0.0
@@ -60,7 +63,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Report the drawn token's log probability and so many of the likeliest; None: none at all."""
 
 
-class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One token to draw from the logits after one of a row's tokens."""
 
     index: int
@@ -79,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 ProbeKind = Literal["distribution", "logits", "logprobs", "entropy", "hidden-state"]
 
 
-class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Something to look at after one of a row's tokens, without drawing."""
 
     index: int
@@ -93,7 +96,7 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     """As in `Sample`: the logits of the others are -inf. `hidden-state` does not look at it."""
 
 
-class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One context's share of a pass: compute KV for its tokens [start, start+len(tokens))."""
 
     tokens: list[int]
@@ -171,7 +174,7 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """A burst ends when any row draws one of these."""
 
 
-class Logprobs(msgspec.Struct, frozen=True, array_like=True):
+class Logprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Natural logarithms of probabilities in the model's own distribution: before temperature,
     filters, penalties and biases."""
 
@@ -182,7 +185,7 @@ class Logprobs(msgspec.Struct, frozen=True, array_like=True):
     equals."""
 
 
-class Probed(msgspec.Struct, frozen=True, array_like=True):
+class Probed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one probe saw."""
 
     values: bytes

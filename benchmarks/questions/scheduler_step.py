@@ -1,7 +1,8 @@
 """What the scheduler itself takes between two batches: its thread over the dummy backend.
 
 From the end of one batch to the beginning of the next: what was drawn is taken in, programs are
-woken, the next rows are chosen and get their pages. Programs are callbacks that do nothing.
+woken, the next rows are chosen and get their pages. Programs are callbacks that do nothing. Garbage
+is searched for as seldom as in the daemon.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pie_backend.batch import (
     Sampling,
 )
 from pie_backend.dummy import DummyBackend
+from pie_daemon.daemon import settle_memory
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.service import Scheduler
@@ -101,6 +103,7 @@ class SchedulerStep:
     def answer(self, *, quick: bool) -> Answer:
         rows = (1, 16, 256) if quick else ROWS
         num_steps = 40 if quick else 200
+        settle_memory()
         measured: dict[str, dict[int, list[float]]] = {kind: {} for kind in KINDS}
         for num_rows in rows:
             for kind, params in KINDS.items():

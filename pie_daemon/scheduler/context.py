@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pie_daemon.scheduler.request import Request
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a journal that one row can compute: all that a row has but once is the same."""
 
     start: int

@@ -289,16 +289,17 @@ class ContextTable:
     def extend(self, context: Context, length: int, copies: list[tuple[int, int]]) -> int:
         """Makes [num_computed, length) writable, as the next batch needs it; returns how many pages
         that took."""
-        num_copied = 0
+        # Once for every row of every batch.
+        num_copied, pages, pool = 0, context.pages, self.pool
         if context.num_computed % self.page_size:
-            if self.pool.num_holders(context.pages[-1]) > 1:
+            if pool.num_holders(pages[-1]) > 1:
                 num_copied = 1
                 copies.append(self._replace_last_page(context))
             else:
-                self.pool.withdraw(context.pages[-1])
-        num_missing = self.num_pages_for(length) - len(context.pages)
+                pool.withdraw(pages[-1])
+        num_missing = -(-length // self.page_size) - len(pages)
         if num_missing:
-            context.pages.extend(self.pool.allocate() for _ in range(num_missing))
+            pages.extend([pool.allocate() for _ in range(num_missing)])
         return num_copied + num_missing
 
     @property

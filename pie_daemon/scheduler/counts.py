@@ -16,14 +16,19 @@ class RunningCounts:
         self._num_prompt = len(self._places)
         self._tokens = array("i", self._places)
         self._times = array("i", bytes(self._tokens.itemsize * len(self._tokens)))
+        self._packed_tokens: bytes | None = None
+        """As long as no other token comes or goes."""
 
     def add(self, token: int) -> None:
         """Takes in a drawn token."""
-        place = self._places.setdefault(token, len(self._places))
-        if place == len(self._tokens):
-            self._tokens.append(token)
-            self._times.append(0)
-        self._times[place] += 1
+        place = self._places.get(token)
+        if place is not None:
+            self._times[place] += 1
+            return
+        self._places[token] = len(self._tokens)
+        self._tokens.append(token)
+        self._times.append(1)
+        self._packed_tokens = None
 
     def remove(self, token: int) -> None:
         """Takes back the token added last of those that are left."""
@@ -32,9 +37,12 @@ class RunningCounts:
         if self._times[place] == 0 and place >= self._num_prompt:
             # Only a first occurrence leaves nothing, and nothing new has come after it.
             del self._places[token], self._tokens[place], self._times[place]
+            self._packed_tokens = None
 
     def packed(self) -> TokenCounts:
-        return TokenCounts(self._tokens.tobytes(), self._times.tobytes())
+        if self._packed_tokens is None:
+            self._packed_tokens = self._tokens.tobytes()
+        return TokenCounts(self._packed_tokens, self._times.tobytes())
 
 
 def counts_for(adjustment: Adjustment | None, prompt: Iterable[int]) -> RunningCounts | None:

@@ -110,7 +110,7 @@ def _check_answer(
     logprobs: Sequence[Logprobs | None],
     probed: Sequence[Probed],
 ) -> None:
-    samples = row.samples * passes
+    samples = row.samples if passes == 1 else row.samples * passes
     if not len(samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
         raise BackendError("the backend's answers do not match the samples and probes of a row")
     for sample, one in zip(samples, logprobs, strict=True):

@@ -29,8 +29,9 @@ class Draws:
     ) -> list[Sample]:
         """After a row's token `index` and after each of the drafts that follow it there, with what
         may be drawn in each place."""
-        if not drafts and masks is None and self._counts is None:
-            return [Sample(index, self._sampling, self.num_drawn)]
+        if not drafts and masks is None:
+            counts = None if self._counts is None else self._counts.packed()
+            return [Sample(index, self._sampling, self.num_drawn, counts)]
         allowed = masks or [None] * (1 + len(drafts))
         samples = [self._sample(index, allowed[0])]
         for place, draft in enumerate(drafts, start=1):

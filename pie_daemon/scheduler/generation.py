@@ -120,6 +120,8 @@ class Generation(Request):
     def advance(self, tokens: Sequence[int], logprobs: Sequence[Logprobs | None] = ()) -> int:
         if self.speculation is not None:
             return self._advance_guessing(self.speculation, tokens, logprobs)
+        if len(tokens) == 1:
+            return int(self._take(tokens[0], logprobs[0]))
         # A row that only computes draws nothing; a burst draws several times.
         before = len(self.tokens)
         for token, one in zip(tokens, logprobs, strict=True):
@@ -161,7 +163,9 @@ class Generation(Request):
 
     def end(self, finish: Finish) -> None:
         self.finish = finish
-        self._add_text(self.stream.finish())
+        text = self.stream.finish()
+        if text:
+            self._texts.append(text)
 
     def take(self) -> Chunk | None:
         self._raise_error()
@@ -181,9 +185,12 @@ class Generation(Request):
     def _finish_after(self, token: int) -> Finish | None:
         if token in self.stops:
             return Finish("stop-token", token=token)
-        self._add_text(self.stream.push(self.token_bytes(token)))
-        if self.stream.matched is not None:
-            return Finish("stop-string", text=self.stream.matched)
+        stream = self.stream
+        text = stream.push(self.token_bytes(token))
+        if text:
+            self._texts.append(text)
+        if stream.matched is not None:
+            return Finish("stop-string", text=stream.matched)
         if self.guide is not None and self.guide.is_over:
             return COMPLETE
         if len(self.tokens) >= self.max_new:
@@ -191,7 +198,3 @@ class Generation(Request):
         if self.context.owner.budget.left() == 0:
             return BUDGET
         return None
-
-    def _add_text(self, text: str) -> None:
-        if text:
-            self._texts.append(text)

@@ -123,7 +123,8 @@ class Preemption:
 def _num_lacking(request: Request, contexts: ContextTable) -> int:
     """Pages beyond those reserved that its next row takes; at most that when there are enough."""
     context, length = request.context, request.next_length
-    at_most = contexts.num_pages_for(length) - len(context.pages) + 1 - request.num_reserved
+    # Once for every running request before every batch, and then this is nearly always enough.
+    at_most = -(-length // contexts.page_size) - len(context.pages) + 1 - request.num_reserved
     if at_most <= 0:
         return at_most
     return contexts.num_pages_to_take(context, length) - request.num_reserved

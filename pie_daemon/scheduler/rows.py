@@ -33,7 +33,7 @@ class Rows:
         `num_more`: passes of a burst after the first, whose tokens are as drafts that come true."""
         context, start, tokens = request.context, run.start, run.tokens
         end, num_drafts = start + len(tokens), num_more
-        if request.may_draft and end == len(context.journal) and run.attention is None:
+        if run.attention is None and request.may_draft and end == len(context.journal):
             drafts = self._draft(request, end, room)
             tokens, num_drafts = [*tokens, *drafts], len(drafts)
         request.num_reserved -= self._contexts.extend(context, end + num_drafts, copies)

@@ -61,11 +61,13 @@ class TextStream:
     that the result does not depend on where the borders of tokens lie.
     """
 
-    __slots__ = ("_decoder", "_held", "_is_between", "_node", "_root", "matched")
+    __slots__ = ("_decoder", "_firsts", "_held", "_is_between", "_node", "matched")
 
     def __init__(self, stop_strings: Sequence[str] = ()) -> None:
         self._decoder = _utf8("replace")
-        self._root = self._node = _automaton(tuple(stop_strings))
+        self._node = _automaton(tuple(stop_strings))
+        self._firsts = self._node.next.keys()
+        """Characters that a stop string begins with."""
         self._held = ""
         self._is_between = True  # no half character waits in the decoder
         self.matched: str | None = None
@@ -73,8 +75,9 @@ class TextStream:
 
     def push(self, data: bytes) -> str:
         """The text that is certain after one more token."""
-        text = self._decode(data)
-        if not self._held and self._root.next.keys().isdisjoint(text):
+        is_plain = self._is_between and data.isascii()
+        text = data.decode() if is_plain else self._decode(data)
+        if not self._held and (not self._firsts or self._firsts.isdisjoint(text)):
             return text
         return self._filter(text)
 
@@ -87,8 +90,6 @@ class TextStream:
         return text
 
     def _decode(self, data: bytes) -> str:
-        if self._is_between and data.isascii():
-            return data.decode()
         text = self._decoder.decode(data)
         self._is_between = not self._decoder.getstate()[0]
         return text

@@ -93,6 +93,14 @@ def test_numbers_cross_in_bulk(numbers: list[int]) -> None:
     assert across(converter, array("I", numbers)) == numbers
 
 
+@pytest.mark.parametrize("size", [4095, 4096, 4097, 10_001])
+def test_many_bytes_cross_in_parts(size: int) -> None:
+    """Long list<u8> are equal after crossing, whatever their length."""
+    data = bytes(at * 7 % 251 for at in range(size))
+    assert across(bytes_converter(), data) == data
+    assert across(bytes_converter(), memoryview(data)) == data
+
+
 @given(st.binary())
 def test_bytes_cross_in_bulk(data: bytes) -> None:
     """list<u8> is bytes, and any bytes-like object may be handed over."""

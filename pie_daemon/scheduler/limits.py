@@ -97,6 +97,9 @@ class Limits:
         self, spans: Mapping[Context, tuple[int, int]], contexts: ContextTable
     ) -> None:
         """Contexts that compute tokens [start, end) each, in an otherwise empty pool."""
+        # The common case, without a look at who shares what: each with pages of its own and a copy.
+        if sum(contexts.num_pages_for(end) + 1 for _, end in spans.values()) <= self.info.num_pages:
+            return
         need = num_pages_together(
             (
                 remembered_span(context, contexts, start, end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,10 @@ KEYS = _SAMPLING | {"draw"}
 """Those of sdk/wit/schemas/sample.json."""
 
 
+_MAX_REMEMBERED = 256
+"""Characters; what is longer has biases, and is seldom written twice."""
+
+
 class SampleOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True):
     """Defaults and ranges are those of the schema; only KEYS are taken."""
 
@@ -27,10 +32,15 @@ class SampleOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_sample_options(text: str) -> SampleOptions:
-    """
+    """What a loop of passes writes again for every token is read once.
+
     Raises:
         PieError: invalid-argument, naming what is wrong.
     """
+    return _parsed_before(text) if len(text) <= _MAX_REMEMBERED else _parsed(text)
+
+
+def _parsed(text: str) -> SampleOptions:
     try:
         raw = msgspec.json.decode(text.encode() or b"{}", type=dict[str, object])
         wrong = sorted(raw.keys() - KEYS)
@@ -44,3 +54,6 @@ def parse_sample_options(text: str) -> SampleOptions:
         f"sample options: {'`generate` has the' if generates else 'unknown'} key {wrong[0]!r}; "
         f"allowed: {', '.join(sorted(KEYS))}",
     )
+
+
+_parsed_before = lru_cache(maxsize=256)(_parsed)

@@ -8,10 +8,17 @@ programs that take turns, each in a batch that is hardly cheaper than one for al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from pie_daemon.scheduler.request import Request
 
 LONGEST_S = 0.1
 """However long a batch takes: a program that is away for longer does something else."""
+
+
+def num_prompt_tokens(requests: Iterable[Request]) -> int:
+    """That these have computed beyond one for each, whatever is found in the cache."""
+    return sum([max(0, request.context.num_pending - 1) for request in requests])
 
 
 class Gathering:
@@ -27,6 +34,7 @@ class Gathering:
         """`share`: of what leaving costs, that waiting may cost; 0 never waits."""
         self._share = share
         self._batch_s = 0.0
+        self._token_s = 0.0
         self._answered_s: dict[str, float] = {}
         self._missing: Counter[str] = Counter()
         self._slow: set[str] = set()
@@ -40,6 +48,11 @@ class Gathering:
         """What a batch took that had no prompts in it."""
         self._batch_s = batch_s if not self._batch_s else (self._batch_s + batch_s) / 2
 
+    def computed_prompts(self, batch_s: float, num_tokens: int) -> None:
+        """What a batch took that had so many tokens more than rows."""
+        token_s = max(0.0, batch_s - self._batch_s) / num_tokens
+        self._token_s = token_s if not self._token_s else (self._token_s + token_s) / 2
+
     def answered(self, rows: Mapping[str, int], now_s: float) -> None:
         """So many rows of these owners have ended in the last batch."""
         self._missing.clear()
@@ -50,10 +63,11 @@ class Gathering:
         self._spent, self._since_s, self._counted_s = 0.0, now_s, now_s
         self._wake_at = self._missing.total() // 2
 
-    def came(self, owner: str, now_s: float) -> bool:
-        """It asks for something. Whether the scheduler should look what there is now."""
+    def came(self, owner: str, now_s: float, num_tokens: int = 1) -> bool:
+        """It asks for something, with so many tokens to compute. Whether the scheduler should look
+        what there is now."""
         answered_s = self._answered_s.pop(owner, None)
-        if answered_s is not None and now_s - answered_s <= self._longest_s:
+        if answered_s is not None and now_s - answered_s <= self._longest_s(num_tokens - 1):
             self._slow.discard(owner)
         if not self._missing.pop(owner, 0):
             return True
@@ -67,16 +81,20 @@ class Gathering:
         self._answered_s.pop(owner, None)
         self._slow.discard(owner)
 
-    def patience_s(self, num_here: int, now_s: float) -> float:
-        """How long to wait, unless `came` says otherwise; 0: the batch should leave."""
+    def patience_s(self, num_here: int, now_s: float, num_prompt_tokens: int = 0) -> float:
+        """How long to wait, unless `came` says otherwise; 0: the batch should leave.
+
+        `num_prompt_tokens`: that are here, beyond one for each row.
+        """
         self._count(now_s)
         self._here = num_here
         num_missing = self._missing.total()
         if not num_here or not num_missing:
             return 0.0
+        cost_s = self._cost_s(num_prompt_tokens)
         left_s = min(
-            (num_missing * self._batch_s * self._share - self._spent) / num_here,
-            self._since_s + self._longest_s - now_s,
+            (num_missing * cost_s * self._share - self._spent) / num_here,
+            self._since_s + self._longest_s(num_prompt_tokens) - now_s,
         )
         if left_s <= 0:
             self._slow.update(self._missing)
@@ -89,6 +107,8 @@ class Gathering:
         self._spent += self._here * (now_s - self._counted_s)
         self._counted_s = now_s
 
-    @property
-    def _longest_s(self) -> float:
-        return min(LONGEST_S, self._batch_s * self._share)
+    def _cost_s(self, num_prompt_tokens: int) -> float:
+        return self._batch_s + num_prompt_tokens * self._token_s
+
+    def _longest_s(self, num_prompt_tokens: int) -> float:
+        return min(LONGEST_S, self._cost_s(num_prompt_tokens) * self._share)

@@ -22,7 +22,7 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.alarm import Alarm
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.gathering import Gathering
+from pie_daemon.scheduler.gathering import Gathering, num_prompt_tokens
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
 from pie_daemon.scheduler.owners import Shares, TokenBudget
@@ -359,8 +359,9 @@ class Scheduler:
             self._wake.set()
 
     def _come(self, context: int) -> None:
-        owner = self._state.contexts.get(context).owner.name
-        if self._gathering.came(owner, time.monotonic()):
+        asked = self._state.contexts.get(context)
+        num_tokens = max(1, asked.num_pending)
+        if self._gathering.came(asked.owner.name, time.monotonic(), num_tokens):
             self._wake.set()
 
     def _require_alive(self) -> None:
@@ -413,7 +414,8 @@ class Scheduler:
         while not self._stopping:
             with self._lock:
                 num_here = len(self._state.running) + len(self._state.waiting)
-                patience_s = self._gathering.patience_s(num_here, time.monotonic())
+                num_more = num_prompt_tokens(self._state.waiting.values())
+                patience_s = self._gathering.patience_s(num_here, time.monotonic(), num_more)
             if not patience_s:
                 return
             self._wake.wait(patience_s)
@@ -454,6 +456,8 @@ class Scheduler:
             delivery = self._state.complete(result)
             if num_tokens == len(rows):
                 self._gathering.computed(took_s / max(1, len(result.tokens[0])))
+            else:
+                self._gathering.computed_prompts(took_s, num_tokens - len(rows))
             self._gathering.answered(delivery.ended, now_s)
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]

@@ -29,6 +29,26 @@ def test_a_batch_waits_for_a_program_that_was_just_answered() -> None:
     assert 0 == gathering.patience_s(1, BATCH_S)
 
 
+def test_it_waits_longer_where_missing_a_prompts_batch_costs_more() -> None:
+    """Ten tokens more in a batch took twice as long, so twenty more are three batches."""
+    gathering = after_a_batch("away")
+    gathering.computed_prompts(2 * BATCH_S, 10)
+
+    assert pytest.approx(3 * BATCH_S) == gathering.patience_s(1, 0.0, 20)
+    assert pytest.approx(BATCH_S) == gathering.patience_s(1, 0.0)
+
+
+def test_a_program_with_a_prompt_may_come_back_later() -> None:
+    """It has been away for no longer than what it would have missed took."""
+    gathering = after_a_batch("away")
+    gathering.computed_prompts(2 * BATCH_S, 10)
+    gathering.patience_s(1, BATCH_S)  # from now on it counts as slow
+    gathering.came("away", 1.5 * BATCH_S, 11)
+    gathering.answered(Counter(["away"]), 1.0)
+
+    assert gathering.patience_s(1, 1.0) > 0
+
+
 def test_many_do_not_wait_long_for_one() -> None:
     """What the rows that are here lose together is what the missing one would lose alone."""
     gathering = after_a_batch("away")

@@ -427,8 +427,12 @@ def test_a_dead_backend_fails_passes_and_those_behind_them(
 class Patient(Gathering):
     """Waits for whoever is missing, however long that takes."""
 
-    def patience_s(self, num_here: int, now_s: float) -> float:
-        return HANG_S if num_here and self._missing else super().patience_s(num_here, now_s)
+    def patience_s(self, num_here: int, now_s: float, num_prompt_tokens: int = 0) -> float:
+        return (
+            HANG_S
+            if num_here and self._missing
+            else super().patience_s(num_here, now_s, num_prompt_tokens)
+        )
 
 
 def test_programs_that_go_on_at_once_share_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,17 +40,6 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 
 
 @pytest.fixture
-def products() -> Kernels:
-    try:
-        kernels = Kernels()
-    except NoKernels as why:
-        pytest.skip(str(why))
-    if not kernels.computes_all:
-        pytest.skip("the processor has AVX-512 but no AMX")
-    return kernels
-
-
-@pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -69,13 +58,13 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, scale: float = 1.0
 @pytest.mark.parametrize("num_rows", [1, 7, 16, 17, 32, 33, 50, 100])
 @pytest.mark.parametrize(("num_out", "num_in"), [(32, 32), (96, 64), (40, 96), (1000, 768)])
 def test_products(
-    products: Kernels, generator: torch.Generator, num_rows: int, num_out: int, num_in: int
+    kernels: Kernels, generator: torch.Generator, num_rows: int, num_out: int, num_in: int
 ) -> None:
     """Every form of a product, with outputs and rows that do not fill their tiles."""
     weight = normal(generator, num_out, num_in)
     x, other = normal(generator, num_rows, num_in), normal(generator, num_rows, num_out)
     for bias in (None, normal(generator, num_out)):
-        linear = NativeLinear(products, Slabs(), weight, bias)
+        linear = NativeLinear(kernels, Slabs(), weight, bias)
         exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
         scale = num_in**0.5
         assert_close(linear(x), exact, 0.05)
@@ -85,22 +74,22 @@ def test_products(
 
 
 def test_products_of_more_rows_than_stay_in_the_cache(
-    products: Kernels, generator: torch.Generator
+    kernels: Kernels, generator: torch.Generator
 ) -> None:
     weight, x = normal(generator, 64, 2048), normal(generator, 700, 2048)
-    found = NativeLinear(products, Slabs(), weight, None)(x)
+    found = NativeLinear(kernels, Slabs(), weight, None)(x)
     assert_close(found, F.linear(x.double(), weight.double()), 0.2)
 
 
 @pytest.mark.parametrize("num_rows", [1, 17, 40])
 def test_products_of_int8_weights(
-    products: Kernels, generator: torch.Generator, num_rows: int
+    kernels: Kernels, generator: torch.Generator, num_rows: int
 ) -> None:
     """They are those of the rounded weights, and a rounded weight is off by half a step at most."""
     weight, bias = normal(generator, 40, 96), normal(generator, 40)
     weight[3] = 0
     x, other = normal(generator, num_rows, 96), normal(generator, num_rows, 40)
-    linear = Int8Linear(products, Slabs(), weight, bias)
+    linear = Int8Linear(kernels, Slabs(), weight, bias)
     steps = weight.float().abs().amax(1, keepdim=True) / 127
     rounded = (weight.float() / steps.clamp(min=1e-9)).round() * steps
     exact = F.linear(x.double(), rounded.double(), bias.double())
@@ -109,11 +98,11 @@ def test_products_of_int8_weights(
     assert_close(linear.plus(x, other), exact + other.double(), 0.1)
 
 
-def test_weights_do_not_overlap(products: Kernels, generator: torch.Generator) -> None:
+def test_weights_do_not_overlap(kernels: Kernels, generator: torch.Generator) -> None:
     """Matrices of one model lie side by side in memory."""
     memory = Slabs()
     weights = [normal(generator, size, 32) for size in (33, 32, 65)]
-    layers = [NativeLinear(products, memory, weight, None) for weight in weights]
+    layers = [NativeLinear(kernels, memory, weight, None) for weight in weights]
     x = normal(generator, 3, 32)
     for weight, layer in zip(weights, layers, strict=True):
         assert_close(layer(x), F.linear(x.double(), weight.double()), 0.05)
@@ -227,10 +216,10 @@ def test_what_a_single_row_does_not_see(kernels: Kernels, generator: torch.Gener
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (7, 1)])
 @pytest.mark.parametrize("head_dim", [32, 64, 128, 256])
 def test_causal_rows(
-    products: Kernels, generator: torch.Generator, heads: tuple[int, int], head_dim: int
+    kernels: Kernels, generator: torch.Generator, heads: tuple[int, int], head_dim: int
 ) -> None:
     """From the first token on, and in the midst of a context, beside rows of one token."""
-    case = Case(products, generator, heads, head_dim)
+    case = Case(kernels, generator, heads, head_dim)
     rows = [case.row(0, 2), case.row(0, 33), case.row(5, 300), case.row(200, 17), case.row(129, 16)]
     case.check([*rows, case.row(70, 1)])
 

@@ -52,8 +52,7 @@ class NativeAttention:
         return NativeStep(self, batch.slots, rows, longer, scratch)
 
     def _longer(self, span: Span) -> CausalRow | PrefillRow:
-        plain = span.row.attention is None and not span.reach.hidden
-        if not plain or not self.kernels.computes_all:
+        if span.row.attention is not None or span.reach.hidden:
             return self.by_torch.prefill_row(span)
         pages = torch.tensor(span.reach.pages, dtype=torch.int32)
         return CausalRow(span.begin, span.end, span.reach.start, pages)

@@ -27,18 +27,15 @@ class Kernels:
         library.pie_set_threads(self._num_threads)
         self._scratch = torch.empty(0, dtype=torch.bfloat16)
         has_tiles = bool(library.pie_use_tiles(tiles))
-        self.computes_all = has_tiles or kind == "avx2"
-        """Products and causal attention too: without AMX, oneDNN makes better use of AVX-512."""
         self.name = f"native, {'AMX' if has_tiles else _NAMES[kind]}"
         self.rms_norm = _bind(library, "rms_norm", [_P, _P, _P, _N, _N, c_float])
         self.place = _bind(library, "place", [_P] * 4 + [_N] * 4 + [c_float])
         self.write = _bind(library, "write", [_P] * 4 + [_N] * 5)
         self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
-        if self.computes_all:
-            self.pack = _bind(library, "pack", [_P, _P, _N, _N])
-            self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
-            self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
-            self.attend_causal = _bind(library, "attend_causal", [_P] * 5 + [_N] * 8 + [c_float])
+        self.attend_causal = _bind(library, "attend_causal", [_P] * 5 + [_N] * 8 + [c_float])
+        self.pack = _bind(library, "pack", [_P, _P, _N, _N])
+        self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
+        self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
 
     def scratch(self, size: int) -> torch.Tensor:
         """bfloat16, `size` numbers for each thread; all who ask share it, one call at a time."""

@@ -43,15 +43,13 @@ class NativeOperators:
             self._take_int8(config)
 
     def _take_int8(self, config: DecoderConfig) -> None:
-        if not self._kernels.computes_all:
-            raise NoKernels("weights in int8 are for AMX and AVX2: the processor has AVX-512 only")
         if config.hidden_size % 32 or config.intermediate_size % 32:
             raise NoKernels("weights in int8 need layers of a multiple of 32 numbers")
         self._linear = Int8Linear
         self.name += ", int8 weights"
 
     def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-        if self._kernels.computes_all and NativeLinear.can_take(weight):
+        if NativeLinear.can_take(weight):
             return self._linear(self._kernels, self._memory, weight, bias)
         return make_linear(weight, bias)
 

@@ -15,9 +15,18 @@ extern int pie_threads;
 // Below so many numbers, waking other threads costs more than they save.
 enum { WORTH_SHARING = 1 << 15 };
 
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
 static inline i64 min64(i64 a, i64 b) { return a < b ? a : b; }
 static inline i64 max64(i64 a, i64 b) { return a > b ? a : b; }
 static inline i64 up_to(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Of rows in parts that differ by one at most, so that no part is left with few.
+static inline i64 part_begin(i64 rows, i64 parts, i64 number) { return rows * number / parts; }
+
+// This thread's own, kept from call to call; what was in it may be gone when more is asked for.
+void *pie_own_memory(i64 bytes);
 
 enum { MAX_SIZE = 256 /* of a head */ };
 

@@ -6,16 +6,12 @@
 
 #include <immintrin.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "../shared.h"
 
 #if !defined(__AVX2__) || !defined(__FMA__)
 #error "these kernels need a processor with AVX2 and FMA"
 #endif
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 typedef struct {
     __m256 even, odd;
@@ -123,6 +119,3 @@ INLINE __m256 silu_ps(__m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f);
     return _mm256_div_ps(x, _mm256_add_ps(one, exp_ps(_mm256_sub_ps(_mm256_setzero_ps(), x))));
 }
-
-// Memory of a thread's own, kept for its next call.
-float *pie_own_memory(i64 count);

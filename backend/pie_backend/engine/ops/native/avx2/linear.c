@@ -126,7 +126,7 @@ void pie_linear(const bf16 *x, const void *weight, const float *scales, const fl
     {
         const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
         const i64 begin = panels * thread / threads, stop = panels * (thread + 1) / threads;
-        float *own = pie_own_memory(min64(rows, step) * k);
+        float *own = pie_own_memory(min64(rows, step) * k * sizeof(float));
         for (i64 from = 0; from < rows; from += step) {
             const i64 end = min64(rows, from + step);
             load_rows(&job, from, end, own);

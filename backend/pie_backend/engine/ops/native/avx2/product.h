@@ -56,9 +56,6 @@ INLINE void multiply(int rows, const int int8, const float *x, const i64 stride,
     }
 }
 
-// Rows [number] of `parts` parts that differ by one at most, so that no part is left with few.
-INLINE i64 part_begin(i64 rows, i64 parts, i64 number) { return rows * number / parts; }
-
 // bf16 rows of `stride` to float32 [k][rows], times `scale`.
 INLINE void interleave(const bf16 *from, i64 stride, int rows, i64 k, float scale, float *to) {
     for (int row = 0; row < rows; row++)

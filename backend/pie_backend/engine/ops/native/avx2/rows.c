@@ -3,18 +3,6 @@
 
 int pie_use_tiles(int wanted) { return (void)wanted, 0; }
 
-float *pie_own_memory(i64 count) {
-    static _Thread_local float *memory;
-    static _Thread_local i64 size;
-    if (count > size) {
-        free(memory);
-        memory = aligned_alloc(64, up_to(count * sizeof(float), 64));
-        if (!memory) abort();
-        size = count;
-    }
-    return memory;
-}
-
 static float sum_of_squares(const bf16 *x, i64 size) {
     __m256 sum = _mm256_setzero_ps();
     for (i64 i = 0; i < size; i += 16) {

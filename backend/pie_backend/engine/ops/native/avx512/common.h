@@ -96,16 +96,24 @@ static inline void load_shapes(const TileConfig *config) {
     _tile_loadconfig(config);
 }
 
-// Tiles 0-3 are sums, a pair of them for each half of the rows; 4 and 5 the halves of the left
+// Tiles 0-3 are sums, a pair of them for each half of up to 32 rows; 4 and 5 the halves of the left
 // factor; 6 and 7 the right factor, always whole.
-static inline void configure_tiles(int upper_rows, int lower_rows) {
+static inline void configure_tiles(int num_rows) {
+    if (!pie_has_tiles) return;
+    const int upper = num_rows < 16 ? num_rows : 16, lower = num_rows - upper;
     TileConfig config = {.palette = 1};
-    const int rows[8] = {upper_rows, upper_rows, lower_rows, lower_rows,
-                         upper_rows, lower_rows, 16, 16};
+    const int rows[8] = {upper, upper, lower, lower, upper, lower, 16, 16};
     for (int i = 0; i < 8; i++) {
         config.rows[i] = (uint8_t)(rows[i] ? rows[i] : 1);
         config.row_bytes[i] = 64;
     }
     load_shapes(&config);
 }
+
+static inline void release_tiles(void) {
+    if (pie_has_tiles) _tile_release();
+}
+#else
+static inline void configure_tiles(int num_rows) { (void)num_rows; }
+static inline void release_tiles(void) {}
 #endif

@@ -1,11 +1,10 @@
-// y = x W^T for weights laid out once: [N/32][K/32][2][16 pairs of k][16 n][2], so that 32 outputs
-// are one stream of memory and a kilobyte of it is one tile of AMX.
-#include "common.h"
-
-#if HAS_AMX
+// y = x W^T for weights laid out once, so that 32 outputs are one stream of memory: for tiles
+// [N/32][K/32][2][16 pairs of k][16 n][2], a kilobyte of it is one tile of AMX; else
+// [N/32][K/2 pairs][32 n][2], since memory is read fastest in its order.
+#include "product.h"
 
 enum { PLAIN, SILU, TIMES, PLUS };
-enum { BLOCK = 32, TILE = 512 /* bf16 */, AHEAD = 4096 /* bytes */ };
+enum { BLOCK = COLUMNS, PITCH = 2 * BLOCK, STEP = 32 * BLOCK /* of weights, for 32 of k */ };
 
 typedef struct {
     const bf16 *x, *other;
@@ -17,19 +16,19 @@ typedef struct {
     int epilogue;
 } Job;
 
+// Where in a block's step of 32 the k-th weight of a column is.
+INLINE i64 place_of(i64 column, i64 k) {
+    if (pie_has_tiles) return column / 16 * TILE + k / 2 * 32 + column % 16 * 2 + k % 2;
+    return k / 2 * PITCH + column * 2 + k % 2;
+}
+
 void pie_pack(const bf16 *weight, bf16 *packed, i64 n, i64 k) {
 #pragma omp parallel for num_threads(pie_threads) schedule(static)
-    for (i64 block = 0; block < up_to(n, BLOCK) / BLOCK; block++)
-        for (i64 tile = 0; tile < k / 32 * 2; tile++) {
-            bf16 *out = packed + (block * (k / 32) * 2 + tile) * TILE;
-            for (i64 pair = 0; pair < 16; pair++)
-                for (i64 column = 0; column < 16; column++) {
-                    const i64 row = block * BLOCK + tile % 2 * 16 + column;
-                    const i64 from = row * k + tile / 2 * 32 + pair * 2;
-                    out[pair * 32 + column * 2] = row < n ? weight[from] : 0;
-                    out[pair * 32 + column * 2 + 1] = row < n ? weight[from + 1] : 0;
-                }
-        }
+    for (i64 row = 0; row < up_to(n, BLOCK); row++) {
+        bf16 *out = packed + row / BLOCK * BLOCK * k;
+        for (i64 i = 0; i < k; i++)
+            out[i / 32 * STEP + place_of(row % BLOCK, i % 32)] = row < n ? weight[row * k + i] : 0;
+    }
 }
 
 // The same order in int8: w = scale * q, |q| <= 127, a scale for each output.
@@ -41,12 +40,12 @@ void pie_pack_int8(const bf16 *weight, int8_t *packed, float *scales, i64 n, i64
             most = _mm512_max_ps(most, _mm512_abs_ps(load_bf16(weight + row * k + i)));
         const float scale = _mm512_reduce_max_ps(most) / 127;
         if (row < n) scales[row] = scale;
-        int8_t *out = packed + row / BLOCK * BLOCK * k + row % BLOCK / 16 * TILE + row % 16 * 2;
+        int8_t *out = packed + row / BLOCK * BLOCK * k;
         for (i64 i = 0; i < k; i++) {
             const uint32_t bits = row < n ? (uint32_t)weight[row * k + i] << 16 : 0;
             float value;
             memcpy(&value, &bits, sizeof value);
-            out[i / 32 * 2 * TILE + i % 32 / 2 * 32 + i % 2] =
+            out[i / 32 * STEP + place_of(row % BLOCK, i % 32)] =
                 scale ? (int8_t)lrintf(value / scale) : 0;
         }
     }
@@ -66,59 +65,17 @@ static void widen(const int8_t *from, bf16 *to, i64 count) {
     }
 }
 
-static inline __m512 follow(const Job *job, int epilogue, __mmask16 mask, i64 at, __m512 sum) {
+INLINE __m512 follow(const Job *job, int epilogue, __mmask16 mask, i64 at, __m512 sum) {
     if (epilogue == SILU) return silu_ps(sum);
     if (epilogue == PLAIN) return sum;
     const __m512 other = load_bf16_masked(mask, job->other + at);
     return epilogue == TIMES ? _mm512_mul_ps(sum, other) : _mm512_add_ps(sum, other);
 }
 
-static inline void prefetch_tiles(const bf16 *at) {
-    const char *line = (const char *)at + AHEAD;
-    for (int i = 0; i < 32; i++) _mm_prefetch(line + 64 * i, _MM_HINT_T0);
-}
+typedef float Sums[BLOCK][BLOCK];
 
-typedef float Sums[4][16][16];  // two tiles for each half of the rows
-
-static inline void clear_sums(int lower) {
-    _tile_zero(0);
-    _tile_zero(1);
-    if (lower) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-}
-
-static inline void store_sums(Sums sums, int lower) {
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    if (lower) {
-        _tile_stored(2, sums[2], 64);
-        _tile_stored(3, sums[3], 64);
-    }
-}
-
-// Adds `steps` times 32 numbers of 32 rows by 32 columns.
-static inline void multiply(const bf16 *x, i64 k, const bf16 *weight, i64 steps, int lower,
-                            int fresh) {
-    for (; steps; steps--, x += 32, weight += 2 * TILE) {
-        if (fresh) prefetch_tiles(weight);
-        tile_load(4, x, k * 2);
-        tile_load(6, weight, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        tile_load(7, weight + TILE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        if (lower) {
-            tile_load(5, x + 16 * k, k * 2);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-}
-
-static inline __attribute__((always_inline)) void finish_as(const int epilogue, const Job *job,
-                                                            i64 row, int count, i64 block,
-                                                            Sums sums) {
+INLINE void finish_as(const int epilogue, const Job *job, i64 row, int count, i64 block,
+                      Sums sums) {
     const i64 column = block * BLOCK;
     const __mmask16 left = first(job->n - column);
     const __mmask16 right = job->n > column + 16 ? first(job->n - column - 16) : 0;
@@ -134,9 +91,8 @@ static inline __attribute__((always_inline)) void finish_as(const int epilogue, 
     }
     for (int i = 0; i < count; i++) {
         const i64 at = (row + i) * job->n + column;
-        const float(*own)[16][16] = (const float(*)[16][16])sums + i / 16 * 2;
-        const __m512 a = _mm512_fmadd_ps(_mm512_loadu_ps(own[0][i % 16]), scales[0], biases[0]);
-        const __m512 b = _mm512_fmadd_ps(_mm512_loadu_ps(own[1][i % 16]), scales[1], biases[1]);
+        const __m512 a = _mm512_fmadd_ps(_mm512_loadu_ps(sums[i]), scales[0], biases[0]);
+        const __m512 b = _mm512_fmadd_ps(_mm512_loadu_ps(sums[i] + 16), scales[1], biases[1]);
         store_bf16_masked(job->y + at, left, follow(job, epilogue, left, at, a));
         store_bf16_masked(job->y + at + 16, right, follow(job, epilogue, right, at + 16, b));
     }
@@ -157,56 +113,117 @@ static inline void prefetch_results(const Job *job, i64 row, int count, i64 bloc
         __builtin_prefetch(job->y + (row + i) * job->n + block * BLOCK, 1, 3);
 }
 
-// Of int8 weights that are needed once: widened a little ahead of the tiles, within the first-level
+static Panel panel_of(const bf16 *weight) {
+    return (Panel){weight, weight + (pie_has_tiles ? TILE : BLOCK), STEP, 0, 0};
+}
+
+// The weights of one block of outputs: ready to be read, or int8 that is widened on the way.
+typedef struct {
+    Panel ready;
+    const int8_t *narrow;  // null where they are ready
+    bf16 *wide;
+} Weight;
+
+// Of int8 weights that are needed once: widened a little ahead of their use, within the first-level
 // cache.
-static void multiply_narrow(const Job *job, i64 row, const int8_t *narrow, bf16 *wide, int lower) {
+static void multiply_narrow(Left left, const Weight *weight, i64 k, i64 apart, Sums sums) {
     enum { PART = 128 };
-    i64 at = 0, length = min64(PART, job->k);
-    widen(narrow, wide, length * BLOCK);
-    for (int turn = 0; at < job->k; turn ^= 1) {
-        const i64 next = at + length, next_length = min64(PART, job->k - next);
+    i64 at = 0, length = min64(PART, k);
+    widen(weight->narrow, weight->wide, length * BLOCK);
+    for (int turn = 0; at < k; turn ^= 1) {
+        const bf16 *ready = weight->wide + turn * PART * BLOCK;
+        const i64 next = at + length, next_length = min64(PART, k - next);
         if (next_length > 0)
-            widen(narrow + next * BLOCK, wide + (turn ^ 1) * PART * BLOCK, next_length * BLOCK);
-        multiply(job->x + row * job->k + at, job->k, wide + turn * PART * BLOCK, length / 32, lower,
-                 0);
+            widen(weight->narrow + next * BLOCK, weight->wide + (turn ^ 1) * PART * BLOCK,
+                  next_length * BLOCK);
+        add_product(left, INTERLEAVED, panel_of(ready), PITCH, length / 32, *sums, BLOCK);
+        left.x += length * apart;
         at = next;
         length = next_length;
     }
 }
 
-static void one_block(const Job *job, i64 row, i64 end, i64 block, const bf16 *weight,
-                      const int8_t *narrow, bf16 *wide, int fresh) {
-    const int count = (int)min64(32, end - row), lower = (int)max64(0, count - 16);
-    const int ragged = job->rows > 32 && count < 32;
+static void one_block(const Job *job, i64 row, Left left, i64 block, const Weight *weight) {
     Sums sums;
-    if (ragged) configure_tiles(count - lower, lower);
-    clear_sums(lower);
-    prefetch_results(job, row, count, block);
-    if (narrow)
-        multiply_narrow(job, row, narrow, wide, lower);
+    begin_sums(left.rows, *sums, BLOCK, 1);
+    prefetch_results(job, row, left.rows, block);
+    if (weight->narrow)
+        multiply_narrow(left, weight, job->k, pie_has_tiles ? 1 : MOST_ROWS, sums);
     else
-        multiply(job->x + row * job->k, job->k, weight, job->k / 32, lower, fresh);
-    store_sums(sums, lower);
-    finish_block(job, row, count, block, sums);
-    if (ragged) configure_tiles(16, 16);
+        add_product(left, INTERLEAVED, weight->ready, PITCH, job->k / 32, *sums, BLOCK);
+    end_sums(left.rows, *sums, BLOCK);
+    finish_block(job, row, left.rows, block, sums);
 }
 
 // So many rows of x that they stay in a core's second-level cache while the weights pass by.
-static i64 rows_at_a_time(i64 k) { return max64(32, (1 << 19) / (k * 2) / 32 * 32); }
-
-static void all_rows(const Job *job, i64 from, i64 end, i64 block, bf16 *wide) {
-    const i64 begin = block * job->k * BLOCK;
-    const int8_t *narrow = job->scales ? (const int8_t *)job->weight + begin : 0;
-    const bf16 *weight = job->scales ? wide : (const bf16 *)job->weight + begin;
-    if (narrow && end - from > 32) {
-        widen(narrow, wide, job->k * BLOCK);
-        narrow = 0;
-    }
-    for (i64 row = from; row < end; row += 32)
-        one_block(job, row, end, block, weight, narrow, wide, row == from && !job->scales);
+static i64 rows_at_a_time(i64 k) {
+    const i64 once = rows_at_once();
+    return max64(once, (1 << 19) / (k * 2) / once * once);
 }
 
-// scales: of int8 weights, else null. `wide` holds 32 * max(k, 256) numbers for each thread, of int8 weights.
+// Rows [from, end) in parts, each of which is computed at one time.
+typedef struct {
+    i64 from, end, parts;
+    bf16 *own;  // where they are interleaved, unless tiles read them as they are
+} Chunk;
+
+static i64 begin_of(const Chunk *chunk, i64 part) {
+    const i64 rows = chunk->end - chunk->from;
+    return chunk->from +
+           (pie_has_tiles ? min64(rows, part * rows_at_once()) : part_begin(rows, chunk->parts, part));
+}
+
+static Left left_of(const Job *job, const Chunk *chunk, i64 part) {
+    const i64 row = begin_of(chunk, part);
+    const int rows = (int)(begin_of(chunk, part + 1) - row);
+    if (pie_has_tiles) return (Left){job->x + row * job->k, job->k, rows};
+    return (Left){chunk->own + part * MOST_ROWS * job->k, 0, rows};
+}
+
+static Chunk chunk_of(const Job *job, i64 from, i64 end, bf16 *own) {
+    const Chunk chunk = {from, end, up_to(end - from, rows_at_once()) / rows_at_once(), own};
+    for (i64 part = 0; !pie_has_tiles && part < chunk.parts; part++) {
+        const i64 row = begin_of(&chunk, part);
+        interleave(job->x + row * job->k, job->k, (int)(begin_of(&chunk, part + 1) - row), job->k,
+                   own + part * MOST_ROWS * job->k);
+    }
+    return chunk;
+}
+
+// Memory is read while there is something to compute. Tiles are fast, and what they need is asked for
+// a little ahead, by the first part. Without them the parts share in asking for the next block.
+static void ask_for_next(Panel *panel, i64 k, const Chunk *chunk, i64 part, int last) {
+    enum { LINES = STEP * 2 / 64 };
+    const i64 share = up_to(LINES, chunk->parts) / chunk->parts;
+    if (pie_has_tiles) {
+        panel->next = panel->left + AHEAD / 2;
+        panel->lines = part ? 0 : LINES;
+    } else {
+        panel->next = panel->left + BLOCK * k + part * share * k;
+        panel->lines = last ? 0 : share;
+    }
+}
+
+static void all_rows(const Job *job, const Chunk *chunk, i64 block, int last, bf16 *wide) {
+    const i64 begin = block * job->k * BLOCK;
+    Weight weight = {panel_of((const bf16 *)job->weight + begin), 0, wide};
+    if (job->scales) weight.narrow = (const int8_t *)job->weight + begin;
+    if (job->scales && chunk->parts > 1) {
+        widen(weight.narrow, wide, job->k * BLOCK);
+        weight = (Weight){panel_of(wide), 0, wide};
+    }
+    for (i64 part = 0; part < chunk->parts; part++) {
+        const Left left = left_of(job, chunk, part);
+        const int ragged = job->rows > 32 && left.rows < 32;
+        if (!job->scales) ask_for_next(&weight.ready, job->k, chunk, part, last);
+        if (ragged) configure_tiles(left.rows);
+        one_block(job, begin_of(chunk, part), left, block, &weight);
+        if (ragged) configure_tiles(32);
+    }
+}
+
+// scales: of int8 weights, else null. `wide` holds 32 * max(k, 256) numbers for each thread, of int8
+// weights.
 void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
                 const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
     const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
@@ -215,11 +232,15 @@ void pie_linear(const bf16 *x, const void *weight, const float *scales, const fl
     {
         const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
         const i64 begin = blocks * thread / threads, stop = blocks * (thread + 1) / threads;
-        configure_tiles((int)min64(16, rows), (int)max64(0, min64(16, rows - 16)));
-        for (i64 from = 0; from < rows; from += step)
+        const i64 padded = up_to(min64(rows, step), MOST_ROWS) + MOST_ROWS;
+        bf16 *own = pie_has_tiles ? 0 : pie_own_memory(padded * k * sizeof(bf16));
+        configure_tiles((int)min64(32, rows));
+        for (i64 from = 0; from < rows; from += step) {
+            const Chunk chunk = chunk_of(&job, from, min64(rows, from + step), own);
             for (i64 block = begin; block < stop; block++)
-                all_rows(&job, from, min64(rows, from + step), block, wide + thread * max64(k, 256) * BLOCK);
-        _tile_release();
+                all_rows(&job, &chunk, block, block + 1 == stop,
+                         wide + thread * max64(k, 256) * BLOCK);
+        }
+        release_tiles();
     }
 }
-#endif

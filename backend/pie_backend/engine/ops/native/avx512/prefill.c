@@ -1,10 +1,8 @@
-// Causal attention of a row of several tokens, on tiles: keys and values of the context are laid
-// out once a layer, then blocks of 32 queries pass over them with a running softmax.
-#include "common.h"
+// Causal attention of a row of several tokens: keys and values of the context are laid out once a
+// layer, then blocks of 32 queries pass over them with a running softmax.
+#include "product.h"
 
-#if HAS_AMX
-
-enum { QUERIES = 32, KEYS = 128 /* of one round */, SIZE = 256, TILE = 512 /* bf16 */ };
+enum { QUERIES = 32, KEYS = 128 /* of one round */, SIZE = MAX_SIZE };
 
 typedef struct {
     const bf16 *q, *planes;
@@ -15,6 +13,7 @@ typedef struct {
 } Row;
 
 typedef struct {
+    bf16 q[(QUERIES + MOST_ROWS) * SIZE];  // interleaved, unless there are tiles
     float scores[QUERIES][KEYS];
     bf16 weights[QUERIES][KEYS];
     float sums[QUERIES][SIZE];
@@ -69,34 +68,21 @@ static void pack_values(const Row *row, i64 head, i64 begin) {
             }
 }
 
+// Some of a block's queries, which are computed at one time.
+typedef struct {
+    Left q;
+    int first;
+} Part;
+
 // scores = q k^T for keys [begin, begin + count), count a multiple of 32
-static void score(const Row *row, State *state, const bf16 *q, const bf16 *keys, i64 count,
-                  int lower) {
-    const i64 stride = row->q_stride * 2;
+static void score(const Row *row, State *state, const Part *part, const bf16 *keys, i64 count) {
     for (i64 key = 0; key < count; key += 32) {
-        const bf16 *left = keys + key * row->size, *right = left + 16 * row->size;
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (i64 d = 0; d < row->size; d += 32) {
-            tile_load(4, q + d, stride);
-            tile_load(6, left + d * 16, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            tile_load(7, right + d * 16, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            if (lower) {
-                tile_load(5, q + 16 * row->q_stride + d, stride);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-        }
-        _tile_stored(0, &state->scores[0][key], KEYS * 4);
-        _tile_stored(1, &state->scores[0][key + 16], KEYS * 4);
-        if (lower) {
-            _tile_stored(2, &state->scores[16][key], KEYS * 4);
-            _tile_stored(3, &state->scores[16][key + 16], KEYS * 4);
-        }
+        const bf16 *left = keys + key * row->size;
+        const Panel panel = {left, left + 16 * row->size, TILE, 0, 0};
+        float *scores = &state->scores[part->first][key];
+        begin_sums(part->q.rows, scores, KEYS, 1);
+        add_product(part->q, INTERLEAVED, panel, 32, row->size / 32, scores, KEYS);
+        end_sums(part->q.rows, scores, KEYS);
     }
 }
 
@@ -133,39 +119,32 @@ static void weigh(const Row *row, State *state, int i, i64 seen, i64 count) {
 }
 
 // sums += weights v for `count` keys
-static void gather(const Row *row, State *state, const bf16 *values, i64 count, int lower) {
+static void gather(const Row *row, State *state, const Part *part, const bf16 *values, i64 count) {
+    const Left weights = {state->weights[part->first], KEYS, part->q.rows};
     for (i64 d = 0; d < row->size; d += 32) {
-        tile_load(0, &state->sums[0][d], SIZE * 4);
-        tile_load(1, &state->sums[0][d + 16], SIZE * 4);
-        if (lower) {
-            tile_load(2, &state->sums[16][d], SIZE * 4);
-            tile_load(3, &state->sums[16][d + 16], SIZE * 4);
-        }
-        for (i64 key = 0; key < count; key += 32) {
-            const bf16 *tile = values + key * row->size + d * 32;
-            tile_load(4, &state->weights[0][key], KEYS * 2);
-            tile_load(6, tile, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            tile_load(7, tile + TILE, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            if (lower) {
-                tile_load(5, &state->weights[16][key], KEYS * 2);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-        }
-        _tile_stored(0, &state->sums[0][d], SIZE * 4);
-        _tile_stored(1, &state->sums[0][d + 16], SIZE * 4);
-        if (lower) {
-            _tile_stored(2, &state->sums[16][d], SIZE * 4);
-            _tile_stored(3, &state->sums[16][d + 16], SIZE * 4);
-        }
+        const bf16 *tile = values + d * 32;
+        const Panel panel = {tile, tile + TILE, 32 * row->size, 0, 0};
+        float *sums = &state->sums[part->first][d];
+        begin_sums(weights.rows, sums, SIZE, 0);
+        add_product(weights, KEYS, 2, panel, 32, count / 32, sums, SIZE);
+        end_sums(weights.rows, sums, SIZE);
     }
+}
+
+static i64 make_parts(const Row *row, State *state, const bf16 *q, int count, Part *parts) {
+    const i64 num = up_to(count, rows_at_once()) / rows_at_once();
+    for (i64 i = 0; i < num; i++) {
+        const int begin = (int)part_begin(count, num, i), rows = (int)part_begin(count, num, i + 1) - begin;
+        const bf16 *from = q + begin * row->q_stride;
+        bf16 *own = state->q + i * MOST_ROWS * row->size;
+        if (!pie_has_tiles) interleave(from, row->q_stride, rows, row->size, own);
+        parts[i] = (Part){{pie_has_tiles ? from : own, row->q_stride, rows}, begin};
+    }
+    return num;
 }
 
 static void attend(const Row *row, i64 head, i64 query, i64 token) {
     const int count = (int)min64(QUERIES, row->tokens - token);
-    const int upper = count < 16 ? count : 16, lower = count - upper;
     const i64 column = (head * row->queries + query) * row->size;
     const bf16 *q = row->q + token * row->q_stride + column;
     const i64 end = row->start + token + count;  // of what the last of them sees
@@ -175,13 +154,17 @@ static void attend(const Row *row, i64 head, i64 query, i64 token) {
         state.total[i] = 0;
         memset(state.sums[i], 0, row->size * sizeof(float));
     }
-    configure_tiles(upper, lower);
+    Part parts[(QUERIES + MOST_ROWS - 1) / MOST_ROWS];
+    const i64 num_parts = make_parts(row, &state, q, count, parts);
+    configure_tiles(count);
     for (i64 key = 0; key < end; key += KEYS) {
         const i64 keys = min64(KEYS, up_to(end - key, 32));
-        score(row, &state, q, packed_keys(row, head) + key * row->size, keys, lower);
+        for (i64 i = 0; i < num_parts; i++)
+            score(row, &state, parts + i, packed_keys(row, head) + key * row->size, keys);
         for (int i = 0; i < count; i++)
             weigh(row, &state, i, row->start + token + i + 1 - key, keys);
-        gather(row, &state, packed_values(row, head) + key * row->size, keys, lower);
+        for (i64 i = 0; i < num_parts; i++)
+            gather(row, &state, parts + i, packed_values(row, head) + key * row->size, keys);
     }
     const i64 width = row->kv_heads * row->queries * row->size;
     for (int i = 0; i < count; i++)
@@ -213,7 +196,6 @@ void pie_attend_causal(const bf16 *q, const bf16 *planes, const int32_t *pages, 
             for (i64 chunk = chunks - 1; chunk >= 0; chunk--)
                 for (i64 query = 0; query < queries; query++)
                     attend(&row, head, query, chunk * QUERIES);
-        _tile_release();
+        release_tiles();
     }
 }
-#endif

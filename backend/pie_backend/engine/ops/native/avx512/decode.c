@@ -7,9 +7,25 @@ enum { ROUND = 256 /* tokens */, QUERIES = 8 };
 typedef struct {
     i64 places[ROUND];  // of each token of the round, in numbers from its head's first
     float largest[QUERIES], total[QUERIES];
-    float weights[QUERIES][ROUND];
-    __m512 sums[QUERIES][MAX_SIZE / 16];  // per 32 numbers: the even ones, then the odd ones
+    float scores[QUERIES][ROUND];
+    bf16 weights[QUERIES][ROUND];
+    // Per 32 numbers: the first four of every eight, then the others.
+    __m512 sums[QUERIES][MAX_SIZE / 16];
 } State;
+
+// One round ahead, a little at a time: whoever asks for much at once has to wait for it.
+static void fetch_some(const Task *task, const Task *next, i64 token, int keys) {
+    const Task *from = token + ROUND < task->length ? task : next;
+    const i64 at = from == task ? token + ROUND : token % ROUND;
+    const bf16 *plane = keys ? from->keys : from->values;
+    const i64 end = min64(at + 16, from->length);
+    for (i64 i = at; i < end;) {
+        const i64 stop = min64(end, (i / from->page_size + 1) * from->page_size);
+        const bf16 *line = plane + place_of(from, i), *last = line + (stop - i) * from->size;
+        for (; line < last; line += 32) _mm_prefetch((const char *)line, _MM_HINT_T1);
+        i = stop;
+    }
+}
 
 static void locate(const Task *task, State *state, i64 begin, i64 end) {
     for (i64 token = begin; token < end;) {
@@ -47,21 +63,20 @@ static inline __m512 products(const bf16 *const keys[16], const bf16 *q, i64 siz
     return sums_of(sums);
 }
 
-// Scores of tokens [begin, end) into state->weights; what lies beyond the end is -inf.
-static void score(const Task *task, State *state, i64 begin, i64 end) {
-    for (i64 token = begin; token < end; token += 16) {
-        const bf16 *keys[16];
-        for (int i = 0; i < 16; i++)
-            keys[i] = task->keys + state->places[min64(token + i, end - 1) - begin];
-        const __mmask16 seen = first(end - token);
-        __m512 bias = _mm512_setzero_ps();
-        if (task->bias) bias = _mm512_maskz_loadu_ps(seen, task->bias + token);
-        bias = _mm512_mask_blend_ps(seen, _mm512_set1_ps(-INFINITY), bias);
-        for (int i = 0; i < task->queries; i++)
-            _mm512_storeu_ps(state->weights[i] + token - begin,
-                             _mm512_fmadd_ps(products(keys, task->q + i * task->size, task->size),
-                                             _mm512_set1_ps(task->scale), bias));
-    }
+// Scores of tokens [begin, begin + 16) as powers of two; what lies beyond the end is -inf.
+static void score(const Task *task, State *state, i64 begin, i64 token, i64 end) {
+    const __m512 scale = _mm512_set1_ps(task->scale * 1.44269504f);
+    const bf16 *keys[16];
+    for (int i = 0; i < 16; i++)
+        keys[i] = task->keys + state->places[min64(token + i, end - 1) - begin];
+    const __mmask16 seen = first(end - token);
+    __m512 bias = _mm512_setzero_ps();
+    if (task->bias) bias = _mm512_maskz_loadu_ps(seen, task->bias + token);
+    bias = _mm512_mask_blend_ps(seen, _mm512_set1_ps(-INFINITY), bias);
+    for (int i = 0; i < task->queries; i++)
+        _mm512_storeu_ps(state->scores[i] + token - begin,
+                         _mm512_fmadd_ps(products(keys, task->q + i * task->size, task->size), scale,
+                                         bias));
 }
 
 // Scores to weights against the largest so far, to which what was summed before is brought down.
@@ -69,61 +84,63 @@ static void weigh(const Task *task, State *state, i64 count) {
     for (int i = 0; i < task->queries; i++) {
         __m512 most = _mm512_set1_ps(state->largest[i]);
         for (i64 j = 0; j < count; j += 16)
-            most = _mm512_max_ps(most, _mm512_loadu_ps(state->weights[i] + j));
+            most = _mm512_max_ps(most, _mm512_loadu_ps(state->scores[i] + j));
         const float largest = _mm512_reduce_max_ps(most);
-        if (largest == -INFINITY) {  // nothing seen yet
-            memset(state->weights[i], 0, count * sizeof(float));
-            continue;
-        }
-        const float shrink = expf(state->largest[i] - largest);
+        const __m512 base = _mm512_set1_ps(largest == -INFINITY ? 0 : largest);  // nothing seen yet
         __m512 total = _mm512_setzero_ps();
         for (i64 j = 0; j < count; j += 16) {
-            const __m512 score = _mm512_loadu_ps(state->weights[i] + j);
-            const __m512 weight = _mm512_mask_mov_ps(
-                _mm512_setzero_ps(), _mm512_cmp_ps_mask(score, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ),
-                exp_ps(_mm512_sub_ps(score, _mm512_set1_ps(largest))));
-            _mm512_storeu_ps(state->weights[i] + j, weight);
+            const __m512 weight = exp2_rough(_mm512_sub_ps(_mm512_loadu_ps(state->scores[i] + j), base));
+            store_bf16(state->weights[i] + j, weight);
             total = _mm512_add_ps(total, weight);
         }
-        state->total[i] = state->total[i] * shrink + _mm512_reduce_add_ps(total);
+        const __m512 shrink = exp2_rough(_mm512_sub_ps(_mm512_set1_ps(state->largest[i]), base));
+        state->total[i] = state->total[i] * _mm512_cvtss_f32(shrink) + _mm512_reduce_add_ps(total);
         state->largest[i] = largest;
         for (i64 d = 0; d < task->size / 16; d++)
-            state->sums[i][d] = _mm512_mul_ps(state->sums[i][d], _mm512_set1_ps(shrink));
+            state->sums[i][d] = _mm512_mul_ps(state->sums[i][d], shrink);
     }
 }
 
-// Adds the weighted values of tokens [begin, end) for `queries` of them, from `query` on.
-static inline __attribute__((always_inline)) void gather(
-    const Task *task, State *state, i64 begin, i64 end, int query, const int queries) {
-    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+// Adds the weighted values of tokens [begin, end), two at a time. A token that is
+// missing at the end weighs nothing.
+INLINE void gather(const Task *task, State *state, i64 begin, i64 end,
+                   const int queries) {
     for (i64 d = 0; d < task->size; d += 32) {
-        __m512 sums[4][2];
-        for (int i = 0; i < queries; i++)
-            for (int odd = 0; odd < 2; odd++) sums[i][odd] = state->sums[query + i][d / 16 + odd];
-        for (i64 token = begin; token < end; token++) {
-            const bf16 *at = task->values + state->places[token - begin] + d;
-            const __m512i both = _mm512_loadu_si512(at);
-            const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-            const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, upper));
-            for (int i = 0; i < queries; i++) {
-                const __m512 weight = _mm512_set1_ps(state->weights[query + i][token - begin]);
-                sums[i][0] = _mm512_fmadd_ps(weight, even, sums[i][0]);
-                sums[i][1] = _mm512_fmadd_ps(weight, odd, sums[i][1]);
+        __m512 low[QUERIES], high[QUERIES];
+        UNROLL for (int i = 0; i < queries; i++) {
+            low[i] = state->sums[i][d / 16];
+            high[i] = state->sums[i][d / 16 + 1];
+        }
+        for (i64 token = begin; token < end; token += 2) {
+            const i64 *places = state->places + token - begin;
+            const bf16 *values = task->values + d;
+            const __m512i a = _mm512_loadu_si512(values + places[0]);
+            const __m512i b = _mm512_loadu_si512(values + places[token + 1 < end]);
+            const __m512bh left = (__m512bh)_mm512_unpacklo_epi16(a, b);
+            const __m512bh right = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            UNROLL for (int i = 0; i < queries; i++) {
+                int32_t both;
+                memcpy(&both, state->weights[i] + token - begin, sizeof both);
+                const __m512bh weight = (__m512bh)_mm512_set1_epi32(both);
+                low[i] = _mm512_dpbf16_ps(low[i], weight, left);
+                high[i] = _mm512_dpbf16_ps(high[i], weight, right);
             }
         }
-        for (int i = 0; i < queries; i++)
-            for (int odd = 0; odd < 2; odd++) state->sums[query + i][d / 16 + odd] = sums[i][odd];
+        UNROLL for (int i = 0; i < queries; i++) {
+            state->sums[i][d / 16] = low[i];
+            state->sums[i][d / 16 + 1] = high[i];
+        }
     }
 }
 
 static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
-    int query = 0;
-    for (; query + 4 <= task->queries; query += 4) gather(task, state, begin, end, query, 4);
-    switch (task->queries - query) {
-    case 1: gather(task, state, begin, end, query, 1); break;
-    case 2: gather(task, state, begin, end, query, 2); break;
-    case 3: gather(task, state, begin, end, query, 3); break;
+#define QUERIES_(n) \
+    case n: gather(task, state, begin, end, n); break;
+    switch (task->queries) {
+        QUERIES_(1) QUERIES_(2) QUERIES_(3) QUERIES_(4)
+        QUERIES_(5) QUERIES_(6) QUERIES_(7) QUERIES_(8)
     }
+#undef QUERIES_
 }
 
 static void attend(const Task *task, const Task *next) {
@@ -137,20 +154,20 @@ static void attend(const Task *task, const Task *next) {
     for (i64 begin = 0; begin < task->length; begin += ROUND) {
         const i64 end = min64(task->length, begin + ROUND);
         locate(task, &state, begin, end);
-        score(task, &state, begin, end);
-        if (!begin) fetch(next, next->keys);
+        for (i64 token = begin; token < end; token += 16) {
+            fetch_some(task, next, token, 1);
+            score(task, &state, begin, token, end);
+        }
         weigh(task, &state, up_to(end - begin, 16));
+        for (i64 token = begin; token < end; token += 16) fetch_some(task, next, token, 0);
         gather_all(task, &state, begin, end);
     }
     for (int i = 0; i < task->queries; i++)
         for (i64 d = 0; d < task->size; d += 32) {
             const __m512 share = _mm512_set1_ps(1.0f / state.total[i]);
-            const __m512 even = _mm512_mul_ps(state.sums[i][d / 16], share);
-            const __m512 odd = _mm512_mul_ps(state.sums[i][d / 16 + 1], share);
-            const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
-            const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
-            _mm512_storeu_si512(task->out + i * task->size + d,
-                                _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            const __m512 low = _mm512_mul_ps(state.sums[i][d / 16], share);
+            const __m512 high = _mm512_mul_ps(state.sums[i][d / 16 + 1], share);
+            store_unpaired(task->out + i * task->size + d, low, high);
         }
 }
 

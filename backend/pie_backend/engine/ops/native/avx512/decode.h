@@ -19,6 +19,14 @@ static inline void fetch(const Task *task, const bf16 *plane) {
     }
 }
 
+// Numbers [0, 32), of which `low` has the first four of every eight and `high` the others.
+static inline void store_unpaired(bf16 *out, __m512 low, __m512 high) {
+    const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i back = _mm512_add_epi32(front, _mm512_set1_epi32(8));
+    store_bf16(out, _mm512_permutex2var_ps(low, front, high));
+    store_bf16(out + 16, _mm512_permutex2var_ps(low, back, high));
+}
+
 enum { TILE_QUERIES = 4 };
 
 // At most TILE_QUERIES queries, and pie_has_tiles; `next` is what this thread attends to then.

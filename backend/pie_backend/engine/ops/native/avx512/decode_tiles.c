@@ -186,15 +186,11 @@ static void gather(const Task *task, State *state, i64 begin, i64 count, i64 d) 
 }
 
 static void finish(const Task *task, const State *state, int i) {
-    const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const __m512i back = _mm512_add_epi32(front, _mm512_set1_epi32(8));
     const __m512 share = _mm512_set1_ps(1.0f / state->total[i]);
     for (i64 d = 0; d < task->size; d += 32) {
         const __m512 low = _mm512_mul_ps(_mm512_loadu_ps(&state->sums[i][d]), share);
         const __m512 high = _mm512_mul_ps(_mm512_loadu_ps(&state->sums[i][d + 16]), share);
-        bf16 *out = task->out + i * task->size + d;
-        store_bf16(out, _mm512_permutex2var_ps(low, front, high));
-        store_bf16(out + 16, _mm512_permutex2var_ps(low, back, high));
+        store_unpaired(task->out + i * task->size + d, low, high);
     }
 }
 

@@ -57,7 +57,7 @@ class BackendSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Literal["auto", "int8"],
         setting(
             "auto: linear layers in dtype; int8: rounded to 8 bits with a scale for each output, "
-            "which takes native kernels on a processor with AMX or AVX2",
+            "which takes native kernels on a processor with AVX2 or AVX-512 BF16",
             reload="rebuild",
             why="rounding changes what a model says",
         ),

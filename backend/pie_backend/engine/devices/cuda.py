@@ -61,7 +61,9 @@ class CudaDevice:
 
     def check(self, model: DecoderConfig, config: BackendConfig, weights: Checkpoint) -> None:
         if config.weights == "int8":
-            raise BackendError("backend.weights=int8 takes a processor with AMX, not a GPU")
+            raise BackendError(
+                "backend.weights=int8 takes the native kernels of a processor, not a GPU"
+            )
         if uses_kernels(weights.dtype, config) and (what := complaint(model)) is not None:
             raise BackendError(f"{what}; set backend.kernels=torch, which is slower")
         self._scratch_bytes = scratch_bytes(model, config)

@@ -25,6 +25,17 @@ static inline i64 up_to(i64 n, i64 multiple) { return (n + multiple - 1) / multi
 // Of rows in parts that differ by one at most, so that no part is left with few.
 static inline i64 part_begin(i64 rows, i64 parts, i64 number) { return rows * number / parts; }
 
+// What threads share out among themselves piece by piece, so that one that something else holds up
+// leaves its part to the others.
+typedef struct {
+    _Alignas(64) i64 taken;
+    char alone_in_its_line[56];
+} Pieces;
+
+static inline i64 take_piece(Pieces *pieces) {
+    return __atomic_fetch_add(&pieces->taken, 1, __ATOMIC_RELAXED);
+}
+
 // This thread's own, kept from call to call; what was in it may be gone when more is asked for.
 void *pie_own_memory(i64 bytes);
 

@@ -181,14 +181,12 @@ void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, co
                       kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
     const i64 most = pie_has_tiles ? TILE_QUERIES : QUERIES;
     const i64 tasks = rows * kv_heads * (up_to(queries, most) / most);
-    // Turn by turn: neighbours are about as long, and each thread knows what it will read next.
+    Pieces pieces = {0};
 #pragma omp parallel num_threads(pie_threads)
-    {
-        const i64 threads = omp_get_num_threads();
-        for (i64 number = omp_get_thread_num(); number < tasks; number += threads) {
-            const Task task = task_of(&all, number, most);
-            const Task next = task_of(&all, min64(number + threads, tasks - 1), most);
-            (pie_has_tiles ? attend_on_tiles : attend)(&task, &next);
-        }
+    for (i64 piece = take_piece(&pieces), later; piece < tasks; piece = later) {
+        later = take_piece(&pieces);  // each thread knows what it will read next
+        const Task task = task_of(&all, piece, most);
+        const Task next = task_of(&all, min64(later, tasks - 1), most);
+        (pie_has_tiles ? attend_on_tiles : attend)(&task, &next);
     }
 }

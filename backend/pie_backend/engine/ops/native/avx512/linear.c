@@ -191,20 +191,20 @@ static Chunk chunk_of(const Job *job, i64 from, i64 end, bf16 *own) {
 }
 
 // Memory is read while there is something to compute. Tiles are fast, and what they need is asked for
-// a little ahead, by the first part. Without them the parts share in asking for the next block.
-static void ask_for_next(Panel *panel, i64 k, const Chunk *chunk, i64 part, int last) {
+// a little ahead, by the first part. Without them the parts share in asking for the next block, if any.
+static void ask_for_next(const Job *job, Panel *panel, i64 next, i64 parts, i64 part) {
     enum { LINES = STEP * 2 / 64 };
-    const i64 share = up_to(LINES, chunk->parts) / chunk->parts;
+    const i64 share = up_to(LINES, parts) / parts;
     if (pie_has_tiles) {
         panel->next = panel->left + AHEAD / 2;
         panel->lines = part ? 0 : LINES;
     } else {
-        panel->next = panel->left + BLOCK * k + part * share * k;
-        panel->lines = last ? 0 : share;
+        panel->next = (const bf16 *)job->weight + (next * BLOCK + part * share) * job->k;
+        panel->lines = next < 0 ? 0 : share;
     }
 }
 
-static void all_rows(const Job *job, const Chunk *chunk, i64 block, int last, bf16 *wide) {
+static void all_rows(const Job *job, const Chunk *chunk, i64 block, i64 next, bf16 *wide) {
     const i64 begin = block * job->k * BLOCK;
     Weight weight = {panel_of((const bf16 *)job->weight + begin), 0, wide};
     if (job->scales) weight.narrow = (const int8_t *)job->weight + begin;
@@ -215,7 +215,7 @@ static void all_rows(const Job *job, const Chunk *chunk, i64 block, int last, bf
     for (i64 part = 0; part < chunk->parts; part++) {
         const Left left = left_of(job, chunk, part);
         const int ragged = job->rows > 32 && left.rows < 32;
-        if (!job->scales) ask_for_next(&weight.ready, job->k, chunk, part, last);
+        if (!job->scales) ask_for_next(job, &weight.ready, next, chunk->parts, part);
         if (ragged) configure_tiles(left.rows);
         one_block(job, begin_of(chunk, part), left, block, &weight);
         if (ragged) configure_tiles(32);
@@ -228,18 +228,20 @@ void pie_linear(const bf16 *x, const void *weight, const float *scales, const fl
                 const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
     const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
     const i64 blocks = up_to(n, BLOCK) / BLOCK, step = rows_at_a_time(k);
-#pragma omp parallel num_threads(pie_threads)
+    const i64 count = blocks * (up_to(rows, step) / step);
+    Pieces pieces = {0};
+#pragma omp parallel num_threads(pie_threads) firstprivate(wide)
     {
-        const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
-        const i64 begin = blocks * thread / threads, stop = blocks * (thread + 1) / threads;
         const i64 padded = up_to(min64(rows, step), MOST_ROWS) + MOST_ROWS;
         bf16 *own = pie_has_tiles ? 0 : pie_own_memory(padded * k * sizeof(bf16));
         configure_tiles((int)min64(32, rows));
-        for (i64 from = 0; from < rows; from += step) {
-            const Chunk chunk = chunk_of(&job, from, min64(rows, from + step), own);
-            for (i64 block = begin; block < stop; block++)
-                all_rows(&job, &chunk, block, block + 1 == stop,
-                         wide + thread * max64(k, 256) * BLOCK);
+        wide += omp_get_thread_num() * max64(k, 256) * BLOCK;
+        Chunk chunk = {0};
+        for (i64 piece = take_piece(&pieces), next; piece < count; piece = next) {
+            next = take_piece(&pieces);
+            const i64 from = piece / blocks * step;
+            if (from >= chunk.end) chunk = chunk_of(&job, from, min64(rows, from + step), own);
+            all_rows(&job, &chunk, piece % blocks, next < count ? next % blocks : -1, wide);
         }
         release_tiles();
     }

@@ -27,7 +27,9 @@ def text_checkpoint() -> Path:
     if not (TEXT / "tokenizer.json").is_file():
         TEXT.mkdir(parents=True, exist_ok=True)
         if not (TEXT / "model.safetensors").exists():
-            (TEXT / "model.safetensors").symlink_to(weights / "model.safetensors")
+            # Relative, so that it holds wherever the folder is moved.
+            name = "model.safetensors"
+            (TEXT / name).symlink_to(Path("..") / weights.name / name)
         config = SMALL.config | {"eos_token_id": 0}
         (TEXT / "config.json").write_text(json.dumps(config, indent=2))
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}

@@ -145,7 +145,6 @@ static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
 
 static void attend(const Task *task, const Task *next) {
     State state;
-    fetch(task, task->values);
     for (int i = 0; i < task->queries; i++) {
         state.largest[i] = -INFINITY;
         state.total[i] = 0;

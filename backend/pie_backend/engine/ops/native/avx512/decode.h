@@ -9,16 +9,6 @@ static inline i64 place_of(const Task *task, i64 token) {
     return (task->pages[page] * task->page_size + token % task->page_size) * task->size;
 }
 
-// Asks for a head's first tokens from memory: pages are too short for the processor to guess them.
-static inline void fetch(const Task *task, const bf16 *plane) {
-    enum { TOKENS = 256, LINE = 32 /* bf16 */ };
-    const i64 end = min64(TOKENS, task->length), per_page = task->page_size * task->size;
-    for (i64 page = 0; page * task->page_size < end; page++) {
-        const bf16 *at = plane + task->pages[page] * per_page;
-        for (i64 i = 0; i < per_page; i += LINE) _mm_prefetch((const char *)(at + i), _MM_HINT_T1);
-    }
-}
-
 // Numbers [0, 32), of which `low` has the first four of every eight and `high` the others.
 static inline void store_unpaired(bf16 *out, __m512 low, __m512 high) {
     const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);

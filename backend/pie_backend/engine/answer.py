@@ -65,7 +65,7 @@ def _draw(
     if not samples:
         return tokens, []
     logits = decoder.logits(states.at(places)).to(draws_on)
-    drawn, found = draw(logits, samples)
+    drawn, found = draw(logits, samples, decoder.likeliest)
     for number, token in zip(rows, drawn, strict=True):
         tokens[number].append(token)
     if not found:

@@ -31,9 +31,10 @@ def load_decoder(
     embedding = checkpoint.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
     return Decoder(
         embedding=embedding,
-        layers=[loader.layer(i) for i in range(config.num_layers)],
+        layers=ops.layers([loader.layer(i) for i in range(config.num_layers)]),
         norm=loader.norm("model.norm"),
         head=loader.head(embedding),
+        likeliest=ops.likeliest,
     )
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.parallel.linear import SummedLinear
 from pie_backend.engine.ragged import RaggedBatch, index_of
-from pie_backend.engine.transformer import Decoder, DecoderLayer
+from pie_backend.engine.transformer import Decoder, DecoderLayer, OneByOne
 
 Site = tuple[int, str]
 """A linear layer of the decoder: number of the layer and name of the field that holds it."""
@@ -91,8 +91,9 @@ class AdaptedLinear:
 
 def adapted(decoder: Decoder, step: AdapterStep) -> Decoder:
     """The same decoder over the same weights, with what `step` says added."""
-    layers = [_adapted_layer(layer, number, step) for number, layer in enumerate(decoder.layers)]
-    return replace(decoder, layers=layers)
+    each = enumerate(decoder.layers.each)
+    layers = [_adapted_layer(layer, number, step) for number, layer in each]
+    return replace(decoder, layers=OneByOne(layers))
 
 
 def _adapted_layer(layer: DecoderLayer, number: int, step: AdapterStep) -> DecoderLayer:

@@ -7,6 +7,8 @@ random number alone, whatever else is in the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from pie_backend.batch import Sample, Sampling
@@ -17,13 +19,20 @@ _CANDIDATES = 256
 _BLOCK = 128
 
 
-def draw_tokens(logits: torch.Tensor, samples: list[Sample]) -> list[int]:
+Greedy = Callable[[torch.Tensor], list[int]]
+"""As `likeliest` below."""
+
+
+def draw_tokens(
+    logits: torch.Tensor, samples: list[Sample], greedy: Greedy | None = None
+) -> list[int]:
     """logits [S, vocab], one row of logits for each sample."""
+    greedy = greedy or likeliest
     wanted = [one.sampling for one in samples]
     warm = [i for i, sampling in enumerate(wanted) if sampling.temperature > 0]
     if not warm:
-        return likeliest(logits)
-    tokens = likeliest(logits) if len(warm) < len(samples) else [0] * len(samples)
+        return greedy(logits)
+    tokens = greedy(logits) if len(warm) < len(samples) else [0] * len(samples)
     randoms = [uniform(wanted[i].seed, samples[i].draw) for i in warm]
     chosen = (
         logits if len(warm) == len(samples) else logits[torch.tensor(warm, device=logits.device)]

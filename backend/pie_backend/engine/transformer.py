@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -67,13 +69,53 @@ class DecoderLayer:
         return self.mlp(self.mlp_norm(hidden), hidden)
 
 
+class Layers(Protocol):
+    """All layers of a decoder."""
+
+    @property
+    def each(self) -> Sequence[DecoderLayer]: ...
+
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """hidden [N, hidden], which may be overwritten, int64 positions [N] -> [N, hidden]; or of
+        the tokens `kept` alone, int64 [K]: of the others the last layer computes keys and values,
+        no more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """Implements `Layers`."""
+
+    each: list[DecoderLayer]
+
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        turns = self.each[0].attention.place.turns(positions)
+        for layer in self.each[:-1]:
+            hidden = layer(hidden, turns, step)
+        return self.each[-1](hidden, turns, step, kept)
+
+
 @dataclass(frozen=True, slots=True)
 class Decoder:
     embedding: torch.Tensor
     """[vocab, hidden]"""
-    layers: list[DecoderLayer]
+    layers: Layers
     norm: Norm
     head: Linear
+    likeliest: Callable[[torch.Tensor], list[int]]
+    """See `Operators`."""
 
     def hidden_states(
         self,
@@ -82,14 +124,9 @@ class Decoder:
         step: AttentionStep,
         kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """int64 tokens and positions [N] -> [N, hidden], before the last norm; of the tokens `kept`
-        alone, int64 [K], if given: of the others the last layer computes keys and values, no more.
-        """
-        hidden = F.embedding(tokens, self.embedding)
-        turns = self.layers[0].attention.place.turns(positions)
-        for layer in self.layers[:-1]:
-            hidden = layer(hidden, turns, step)
-        return self.layers[-1](hidden, turns, step, kept)
+        """int64 tokens and positions [N] -> [N, hidden], before the last norm; see `Layers` about
+        `kept`."""
+        return self.layers(F.embedding(tokens, self.embedding), positions, step, kept)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] -> [R, vocab]"""

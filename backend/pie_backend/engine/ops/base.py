@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.kv_cache import KVCache
+
+if TYPE_CHECKING:
+    from pie_backend.engine.transformer import DecoderLayer, Layers
 
 
 class Linear(Protocol):
@@ -66,6 +69,14 @@ class Operators(Protocol):
         eps: float,
     ) -> Placement:
         """rotations complex64 [max_context, D/2]; heads (Hq, Hkv); norms float32 [Hq + Hkv, D]"""
+        ...
+
+    def layers(self, each: list[DecoderLayer]) -> Layers:
+        """Of what the other functions have made; some of it may be wrapped."""
+        ...
+
+    def likeliest(self, logits: torch.Tensor) -> list[int]:
+        """[R, vocab] -> of each row the lowest id with the largest logit."""
         ...
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention: ...

@@ -13,6 +13,8 @@ from pie_backend.engine.kv_cache import KVCache
 from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.rope import rotate
+from pie_backend.engine.sampling import likeliest
+from pie_backend.engine.transformer import DecoderLayer, OneByOne
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,12 @@ class TorchOperators:
         eps: float,
     ) -> TorchPlacement:
         return TorchPlacement(rotations, heads, norms, eps)
+
+    def layers(self, each: list[DecoderLayer]) -> OneByOne:
+        return OneByOne(each)
+
+    def likeliest(self, logits: torch.Tensor) -> list[int]:
+        return likeliest(logits)
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return GatheredAttention(cache, num_heads)

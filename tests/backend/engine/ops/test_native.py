@@ -24,6 +24,7 @@ from pie_backend.engine.ops.native.layers import (
 from pie_backend.engine.ops.native.library import Kernels
 from pie_backend.engine.ops.torch_ops import TorchPlacement
 from pie_backend.engine.ragged import flatten
+from pie_backend.engine.sampling import likeliest
 
 ROUNDING = 2**-8
 """Half a unit in the last place of bfloat16, relative."""
@@ -106,6 +107,19 @@ def test_weights_do_not_overlap(kernels: Kernels, generator: torch.Generator) ->
     x = normal(generator, 3, 32)
     for weight, layer in zip(weights, layers, strict=True):
         assert_close(layer(x), F.linear(x.double(), weight.double()), 0.05)
+
+
+@pytest.mark.parametrize("size", [1, 16, 100, 16384])
+def test_the_likeliest_is_the_first_of_the_largest(
+    kernels: Kernels, generator: torch.Generator, size: int
+) -> None:
+    """bfloat16 has so few numbers that the largest is there more than once."""
+    logits = normal(generator, 40, size) - 20
+    logits[0], logits[1], logits[2, -1] = -torch.inf, 0.0, 5.0
+    tokens = torch.empty(40, dtype=torch.int64)
+    kernels.likeliest(logits.data_ptr(), tokens.data_ptr(), *logits.shape)
+    assert tokens.tolist() == likeliest(logits.float())
+    assert tokens[:3].tolist() == [0, 0, size - 1]
 
 
 @pytest.mark.parametrize("size", [16, 24, 100, 768])

@@ -15,6 +15,8 @@ from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ops.flashinfer.library import Kernels
 from pie_backend.engine.ops.linear import PlainLinear
 from pie_backend.engine.ops.torch_ops import TorchNorm
+from pie_backend.engine.sampling import likeliest
+from pie_backend.engine.transformer import DecoderLayer, OneByOne
 
 __all__ = ["WORKSPACE_BYTES", "FlashInferOperators", "complaint"]
 
@@ -89,6 +91,12 @@ class FlashInferOperators:
         if self._waves is None or self._waves[0] is not rotations:
             self._waves = rotations, torch.cat([rotations.real, rotations.imag], dim=-1)
         return FlashInferPlacement(self._kernels, self._waves[1], heads, norms, eps)
+
+    def layers(self, each: list[DecoderLayer]) -> OneByOne:
+        return OneByOne(each)
+
+    def likeliest(self, logits: torch.Tensor) -> list[int]:
+        return likeliest(logits)
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return FlashInferAttention(self._kernels, cache, num_heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import c_void_p
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,9 @@ class NativeAttention:
         self.kernels = kernels
         self.cache = cache
         self.by_torch = GatheredAttention(cache, num_heads)
+        addresses = [cache.layer_address(layer) for layer in range(cache.shape.num_layers)]
+        self.planes = (c_void_p * len(addresses))(*addresses)
+        """Of all layers: where each one's keys and values are."""
 
     def plan(self, batch: RaggedBatch) -> NativeStep:
         singles = batch.spans[: batch.num_single]

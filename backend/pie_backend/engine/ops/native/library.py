@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
+from ctypes import CDLL, POINTER, Structure, c_float, c_int, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -15,6 +15,34 @@ PLAIN, SILU, TIMES, PLUS = range(4)
 
 _NAMES = {"avx512": "AVX-512", "avx2": "AVX2"}
 _P, _N = c_void_p, c_int64
+
+
+class ModelAt(Structure):
+    """As in layers.c, like those below."""
+
+    _fields_ = [
+        *[(name, _N) for name in ("kv_heads", "queries", "size", "plane", "page_size")],
+        *[("eps", c_float), ("scale", c_float)],
+        ("turns", _P),
+    ]
+
+
+class BatchAt(Structure):
+    _fields_ = [
+        *[(name, _N) for name in ("rows", "width", "bias_stride")],
+        *[(name, _P) for name in ("positions", "slots", "lengths", "pages", "biases")],
+    ]
+
+
+class LinearAt(Structure):
+    _fields_ = [("weight", _P), ("scales", _P), ("bias", _P), ("n", _N), ("k", _N)]
+
+
+class LayerAt(Structure):
+    _fields_ = [
+        *[(name, LinearAt) for name in ("qkv", "output", "gate", "up", "down")],
+        *[(name, _P) for name in ("attention_norm", "mlp_norm", "head_norms")],
+    ]
 
 
 class Kernels:
@@ -29,6 +57,7 @@ class Kernels:
         has_tiles = bool(library.pie_use_tiles(tiles))
         self.name = f"native, {'AMX' if has_tiles else _NAMES[kind]}"
         self.rms_norm = _bind(library, "rms_norm", [_P, _P, _P, _N, _N, c_float])
+        self.likeliest = _bind(library, "likeliest", [_P, _P, _N, _N])
         self.place = _bind(library, "place", [_P] * 4 + [_N] * 4 + [c_float])
         self.write = _bind(library, "write", [_P] * 4 + [_N] * 5)
         self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
@@ -36,6 +65,10 @@ class Kernels:
         self.pack = _bind(library, "pack", [_P, _P, _N, _N])
         self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
         self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
+        model, batch, layers = POINTER(ModelAt), POINTER(BatchAt), POINTER(LayerAt)
+        self.layers = _bind(library, "layers", [model, batch, layers, _P, _N] + [_P] * 6)
+        library.pie_layers_work_size.restype = _N
+        self.layers_work_size = int(library.pie_layers_work_size())
 
     def scratch(self, size: int) -> torch.Tensor:
         """bfloat16, `size` numbers for each thread; all who ask share it, one call at a time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ctypes import c_int64
+
 import torch
 
 from pie_backend.engine.attention.base import Attention
@@ -19,6 +21,9 @@ from pie_backend.engine.ops.native.layers import (
     NativePlacement,
 )
 from pie_backend.engine.ops.native.library import Kernels
+from pie_backend.engine.ops.native.together import native_layers
+from pie_backend.engine.sampling import likeliest
+from pie_backend.engine.transformer import DecoderLayer, Layers
 
 _MAX_HEAD_DIM = 256
 
@@ -64,6 +69,17 @@ class NativeOperators:
         eps: float,
     ) -> Placement:
         return NativePlacement(self._kernels, rotations, heads, norms, eps)
+
+    def layers(self, each: list[DecoderLayer]) -> Layers:
+        return native_layers(self._kernels, each)
+
+    def likeliest(self, logits: torch.Tensor) -> list[int]:
+        if logits.dtype != torch.bfloat16 or not logits.is_contiguous():
+            return likeliest(logits)
+        num_rows, size = logits.shape
+        tokens = (c_int64 * num_rows)()
+        self._kernels.likeliest(logits.data_ptr(), tokens, num_rows, size)
+        return tokens[:]
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return NativeAttention(self._kernels, cache, num_heads)

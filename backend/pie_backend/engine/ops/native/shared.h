@@ -39,6 +39,45 @@ static inline i64 take_piece(Pieces *pieces) {
 // This thread's own, kept from call to call; what was in it may be gone when more is asked for.
 void *pie_own_memory(i64 bytes);
 
+// What is called a part below is the work of one thread of a parallel region in which all take part;
+// none of them waits for the others at its end.
+
+enum { PLAIN, SILU, TIMES, PLUS };
+
+// y [rows][n] = x W^T, and what follows.
+typedef struct Job {
+    const bf16 *x, *other;
+    const void *weight;   // bf16, or int8 where there are scales
+    const float *scales;  // [n], or null
+    const float *bias;
+    bf16 *y, *wide;
+    i64 rows, n, k;
+    int epilogue;
+    // [k], or null: x is normalised before it is used.
+    const bf16 *norm;
+    float eps;
+    // Of as many outputs of the same x, or null: each block is computed right after this one's.
+    const struct Job *then;
+} Job;
+
+// What all do next, so that its weights can be asked for meanwhile; null where nothing is known.
+typedef struct {
+    const Job *job;
+    Pieces *pieces;
+} Next;
+
+// `first`: this thread's first piece of `pieces`. Returns its first one of the next job.
+i64 linear_part(const Job *job, Pieces *pieces, i64 first, Next next);
+
+// y = x / sqrt(mean(x^2) + eps) * weight
+void norm_row(const bf16 *x, const bf16 *weight, bf16 *y, i64 size, float eps);
+
+// The first place of the largest number.
+i64 likeliest_of(const bf16 *x, i64 size);
+
+// One head in place: normalised where it has a norm, then every pair (2i, 2i + 1) turned.
+void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps);
+
 enum { MAX_SIZE = 256 /* of a head */ };
 
 // One query head group of one row of one token, and what it attends to.
@@ -61,6 +100,8 @@ typedef struct {
     i64 rows, q_stride, kv_heads, queries, size, plane, page_size, width, bias_stride;
     float scale;
 } Rows;
+
+void attend_part(const Rows *all, Pieces *pieces);
 
 // Of all rows, their heads, and `most` queries of each at a time.
 static inline Task task_of(const Rows *all, i64 number, i64 most) {

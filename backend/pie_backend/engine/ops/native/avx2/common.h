@@ -13,6 +13,13 @@
 #error "these kernels need a processor with AVX2 and FMA"
 #endif
 
+static inline float value_of(bf16 x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 typedef struct {
     __m256 even, odd;
 } Pair;

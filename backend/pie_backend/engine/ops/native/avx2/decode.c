@@ -154,19 +154,12 @@ static void attend(const Task *task) {
     }
 }
 
-// q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
-// pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
-void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
-                     const float *biases, bf16 *out, i64 rows, i64 q_stride, i64 kv_heads,
-                     i64 queries, i64 size, i64 plane, i64 page_size, i64 width, i64 bias_stride,
-                     float scale) {
-    const Rows all = {q,       planes, pages, lengths,   biases, out,         rows, q_stride,
-                      kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
-    const i64 tasks = rows * kv_heads * (up_to(queries, QUERIES) / QUERIES);
+void attend_part(const Rows *all, Pieces *pieces) {
+    (void)pieces;
+    const i64 tasks = all->rows * all->kv_heads * (up_to(all->queries, QUERIES) / QUERIES);
     // Turn by turn: neighbours are about as long.
-#pragma omp parallel num_threads(pie_threads)
     for (i64 number = omp_get_thread_num(); number < tasks; number += omp_get_num_threads()) {
-        const Task task = task_of(&all, number, QUERIES);
+        const Task task = task_of(all, number, QUERIES);
         attend(&task);
     }
 }

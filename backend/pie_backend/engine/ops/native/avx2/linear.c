@@ -1,18 +1,6 @@
 // y = x W^T for weights laid out once: [N/16][K][16], so that sixteen outputs are one stream.
 #include "product.h"
 
-enum { PLAIN, SILU, TIMES, PLUS };
-
-typedef struct {
-    const bf16 *x, *other;
-    const void *weight;   // bf16, or int8 where there are scales
-    const float *scales;  // [n], or null
-    const float *bias;
-    bf16 *y;
-    i64 rows, n, k;
-    int epilogue;
-} Job;
-
 // n is rounded up to 32, for the sake of the memory that the other kernels want; so are these.
 void pie_pack(const bf16 *weight, bf16 *packed, i64 n, i64 k) {
 #pragma omp parallel for num_threads(pie_threads) schedule(static)
@@ -20,13 +8,6 @@ void pie_pack(const bf16 *weight, bf16 *packed, i64 n, i64 k) {
         bf16 *out = packed + row / COLUMNS * COLUMNS * k + row % COLUMNS;
         for (i64 i = 0; i < k; i++) out[i * COLUMNS] = row < n ? weight[row * k + i] : 0;
     }
-}
-
-static float value_of(bf16 x) {
-    const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 // The same order in int8: w = scale * q, |q| <= 127, a scale for each output.
@@ -102,12 +83,16 @@ INLINE void one_panel(const Job *job, const int int8, const float *x, i64 from, 
     }
 }
 
-static void load_rows(const Job *job, i64 from, i64 end, float *x) {
+// `own`: room for the rows, and for six more that are normalised first.
+static void load_rows(const Job *job, i64 from, i64 end, float *x, bf16 *own) {
     const i64 parts = up_to(end - from, MOST_ROWS) / MOST_ROWS;
     for (i64 part = 0; part < parts; part++) {
         const i64 begin = part_begin(end - from, parts, part);
         const int rows = (int)(part_begin(end - from, parts, part + 1) - begin);
-        interleave(job->x + (from + begin) * job->k, job->k, rows, job->k, 1, x + begin * job->k);
+        const bf16 *source = job->x + (from + begin) * job->k;
+        for (int i = 0; job->norm && i < rows; i++)
+            norm_row(source + i * job->k, job->norm, own + i * job->k, job->k, job->eps);
+        interleave(job->norm ? own : source, job->k, rows, job->k, 1, x + begin * job->k);
     }
 }
 
@@ -116,25 +101,28 @@ static i64 rows_at_a_time(i64 k) {
     return max64(1, (1 << 16) / k / MOST_ROWS) * MOST_ROWS;
 }
 
-// scales: of int8 weights, else null. `wide` is of the other kernels.
-void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
-                const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
-    (void)wide;
-    const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
-    const i64 panels = up_to(n, COLUMNS) / COLUMNS, step = rows_at_a_time(k);
-#pragma omp parallel num_threads(pie_threads)
-    {
-        const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
-        const i64 begin = panels * thread / threads, stop = panels * (thread + 1) / threads;
-        float *own = pie_own_memory(min64(rows, step) * k * sizeof(float));
-        for (i64 from = 0; from < rows; from += step) {
-            const i64 end = min64(rows, from + step);
-            load_rows(&job, from, end, own);
-            for (i64 panel = begin; panel < stop; panel++)
-                if (scales)
-                    one_panel(&job, 1, own, from, end, panel);
-                else
-                    one_panel(&job, 0, own, from, end, panel);
+static void panel_of_all(const Job *job, const float *x, i64 from, i64 end, i64 panel) {
+    if (job->scales)
+        one_panel(job, 1, x, from, end, panel);
+    else
+        one_panel(job, 0, x, from, end, panel);
+}
+
+// Each thread has its share of the outputs, whatever pieces are left.
+i64 linear_part(const Job *job, Pieces *pieces, i64 first, Next next) {
+    (void)pieces, (void)first, (void)next;
+    const i64 panels = up_to(job->n, COLUMNS) / COLUMNS, step = rows_at_a_time(job->k);
+    const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
+    const i64 begin = panels * thread / threads, stop = panels * (thread + 1) / threads;
+    const i64 numbers = min64(job->rows, step) * job->k;
+    float *own = pie_own_memory(numbers * sizeof(float) + MOST_ROWS * job->k * sizeof(bf16));
+    for (i64 from = 0; from < job->rows; from += step) {
+        const i64 end = min64(job->rows, from + step);
+        load_rows(job, from, end, own, (bf16 *)(own + numbers));
+        for (i64 panel = begin; panel < stop; panel++) {
+            panel_of_all(job, own, from, end, panel);
+            if (job->then) panel_of_all(job->then, own, from, end, panel);
         }
     }
+    return 0;
 }

@@ -13,24 +13,33 @@ static float sum_of_squares(const bf16 *x, i64 size) {
     return sum_of(sum);
 }
 
-// y = x / sqrt(mean(x^2) + eps) * weight, row by row
-void pie_rms_norm(const bf16 *x, const bf16 *weight, bf16 *y, i64 rows, i64 size, float eps) {
-#pragma omp parallel for num_threads(pie_threads) schedule(static) if (rows * size > WORTH_SHARING)
-    for (i64 row = 0; row < rows; row++) {
-        const bf16 *from = x + row * size;
-        const __m256 scale = _mm256_set1_ps(1.0f / sqrtf(sum_of_squares(from, size) / size + eps));
-        for (i64 i = 0; i < size; i += 16) {
-            const Pair value = load_first(size - i, from + i);
-            const Pair factor = load_first(size - i, weight + i);
-            const Pair scaled = {_mm256_mul_ps(_mm256_mul_ps(value.even, scale), factor.even),
-                                 _mm256_mul_ps(_mm256_mul_ps(value.odd, scale), factor.odd)};
-            store_first(size - i, y + row * size + i, scaled);
-        }
+void norm_row(const bf16 *x, const bf16 *weight, bf16 *y, i64 size, float eps) {
+    const __m256 scale = _mm256_set1_ps(1.0f / sqrtf(sum_of_squares(x, size) / size + eps));
+    for (i64 i = 0; i < size; i += 16) {
+        const Pair value = load_first(size - i, x + i), factor = load_first(size - i, weight + i);
+        const Pair scaled = {_mm256_mul_ps(_mm256_mul_ps(value.even, scale), factor.even),
+                             _mm256_mul_ps(_mm256_mul_ps(value.odd, scale), factor.odd)};
+        store_first(size - i, y + i, scaled);
     }
 }
 
-// One head in place: normalised where it has a norm, then every pair (2i, 2i + 1) turned.
-static void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps) {
+i64 likeliest_of(const bf16 *x, i64 size) {
+    const i64 whole = size / 16 * 16;
+    __m256 even = _mm256_set1_ps(-INFINITY), odd = even;
+    for (i64 i = 0; i < whole; i += 16) {
+        const Pair part = load_pair(x + i);
+        even = _mm256_max_ps(even, part.even);
+        odd = _mm256_max_ps(odd, part.odd);
+    }
+    float most = most_of(_mm256_max_ps(even, odd));
+    for (i64 i = whole; i < size; i++) most = fmaxf(most, value_of(x[i]));
+    for (i64 i = 0; i < size; i++)
+        if (value_of(x[i]) == most) return i;
+    return 0;
+}
+
+// Of a multiple of 16 numbers.
+void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps) {
     const float root = norm ? 1.0f / sqrtf(sum_of_squares(x, size) / size + eps) : 1.0f;
     const __m256 scale = _mm256_set1_ps(root);
     for (i64 i = 0; i < size; i += 16) {
@@ -48,15 +57,4 @@ static void place_head(bf16 *x, const float *norm, const float *turns, i64 size,
                                  _mm256_fmadd_ps(value.odd, turn.even,
                                                  _mm256_mul_ps(value.even, turn.odd))});
     }
-}
-
-// qkv [tokens][stride]: query and key heads first, of a multiple of 16 numbers. norms float32
-// [heads][size] or null, turns float32 [positions][size]: the complex rotation of each pair.
-void pie_place(bf16 *qkv, const float *norms, const float *turns, const i64 *positions, i64 tokens,
-               i64 stride, i64 heads, i64 size, float eps) {
-#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
-    for (i64 token = 0; token < tokens; token++)
-        for (i64 head = 0; head < heads; head++)
-            place_head(qkv + token * stride + head * size, norms ? norms + head * size : 0,
-                       turns + positions[token] * size, size, eps);
 }

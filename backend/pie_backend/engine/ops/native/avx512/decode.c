@@ -170,22 +170,13 @@ static void attend(const Task *task, const Task *next) {
         }
 }
 
-// q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
-// pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
-void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
-                     const float *biases, bf16 *out, i64 rows, i64 q_stride, i64 kv_heads,
-                     i64 queries, i64 size, i64 plane, i64 page_size, i64 width, i64 bias_stride,
-                     float scale) {
-    const Rows all = {q,       planes, pages, lengths,   biases, out,         rows, q_stride,
-                      kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
+void attend_part(const Rows *all, Pieces *pieces) {
     const i64 most = pie_has_tiles ? TILE_QUERIES : QUERIES;
-    const i64 tasks = rows * kv_heads * (up_to(queries, most) / most);
-    Pieces pieces = {0};
-#pragma omp parallel num_threads(pie_threads)
-    for (i64 piece = take_piece(&pieces), later; piece < tasks; piece = later) {
-        later = take_piece(&pieces);  // each thread knows what it will read next
-        const Task task = task_of(&all, piece, most);
-        const Task next = task_of(&all, min64(later, tasks - 1), most);
+    const i64 tasks = all->rows * all->kv_heads * (up_to(all->queries, most) / most);
+    for (i64 piece = take_piece(pieces), later; piece < tasks; piece = later) {
+        later = take_piece(pieces);  // each thread knows what it will read next
+        const Task task = task_of(all, piece, most);
+        const Task next = task_of(all, min64(later, tasks - 1), most);
         (pie_has_tiles ? attend_on_tiles : attend)(&task, &next);
     }
 }

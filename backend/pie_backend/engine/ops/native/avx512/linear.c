@@ -3,18 +3,7 @@
 // [N/32][K/2 pairs][32 n][2], since memory is read fastest in its order.
 #include "product.h"
 
-enum { PLAIN, SILU, TIMES, PLUS };
 enum { BLOCK = COLUMNS, PITCH = 2 * BLOCK, STEP = 32 * BLOCK /* of weights, for 32 of k */ };
-
-typedef struct {
-    const bf16 *x, *other;
-    const void *weight;   // bf16, or int8 where there are scales
-    const float *scales;  // [n], or null
-    const float *bias;
-    bf16 *y;
-    i64 rows, n, k;
-    int epilogue;
-} Job;
 
 // Where in a block's step of 32 the k-th weight of a column is.
 INLINE i64 place_of(i64 column, i64 k) {
@@ -164,7 +153,7 @@ static i64 rows_at_a_time(i64 k) {
 // Rows [from, end) in parts, each of which is computed at one time.
 typedef struct {
     i64 from, end, parts;
-    bf16 *own;  // where they are interleaved, unless tiles read them as they are
+    const bf16 *x;  // interleaved part by part, unless tiles read rows as they are
 } Chunk;
 
 static i64 begin_of(const Chunk *chunk, i64 part) {
@@ -176,35 +165,62 @@ static i64 begin_of(const Chunk *chunk, i64 part) {
 static Left left_of(const Job *job, const Chunk *chunk, i64 part) {
     const i64 row = begin_of(chunk, part);
     const int rows = (int)(begin_of(chunk, part + 1) - row);
-    if (pie_has_tiles) return (Left){job->x + row * job->k, job->k, rows};
-    return (Left){chunk->own + part * MOST_ROWS * job->k, 0, rows};
+    if (pie_has_tiles) return (Left){chunk->x + (row - chunk->from) * job->k, job->k, rows};
+    return (Left){chunk->x + part * MOST_ROWS * job->k, 0, rows};
 }
 
+// Rows [row, row + count), normalised into `own` where the job wants it.
+static const bf16 *rows_of(const Job *job, i64 row, i64 count, bf16 *own) {
+    const bf16 *x = job->x + row * job->k;
+    if (!job->norm) return x;
+    for (i64 i = 0; i < count; i++)
+        norm_row(x + i * job->k, job->norm, own + i * job->k, job->k, job->eps);
+    return own;
+}
+
+// `own`: as many rows as there are, rounded up to whole parts, and one part more.
 static Chunk chunk_of(const Job *job, i64 from, i64 end, bf16 *own) {
-    const Chunk chunk = {from, end, up_to(end - from, rows_at_once()) / rows_at_once(), own};
-    for (i64 part = 0; !pie_has_tiles && part < chunk.parts; part++) {
-        const i64 row = begin_of(&chunk, part);
-        interleave(job->x + row * job->k, job->k, (int)(begin_of(&chunk, part + 1) - row), job->k,
+    Chunk chunk = {from, end, up_to(end - from, rows_at_once()) / rows_at_once(), own};
+    if (pie_has_tiles) {
+        chunk.x = rows_of(job, from, end - from, own);
+        return chunk;
+    }
+    bf16 *last = own + chunk.parts * MOST_ROWS * job->k;
+    for (i64 part = 0; part < chunk.parts; part++) {
+        const i64 row = begin_of(&chunk, part), count = begin_of(&chunk, part + 1) - row;
+        interleave(rows_of(job, row, count, last), job->k, (int)count, job->k,
                    own + part * MOST_ROWS * job->k);
     }
     return chunk;
 }
 
+// A block of weights that is needed next, in lines of the cache; none where it is not known.
+typedef struct {
+    const bf16 *begin;
+    i64 lines;
+} Block;
+
+static Block block_of(const Job *job, i64 number) {
+    const i64 size = job->scales ? 1 : 2;
+    return (Block){(const bf16 *)((const char *)job->weight + number * BLOCK * job->k * size),
+                   BLOCK * job->k * size / 64};
+}
+
 // Memory is read while there is something to compute. Tiles are fast, and what they need is asked for
-// a little ahead, by the first part. Without them the parts share in asking for the next block, if any.
-static void ask_for_next(const Job *job, Panel *panel, i64 next, i64 parts, i64 part) {
+// a little ahead, by the first part. Without them the parts share in asking for the next block.
+static void ask_for(Block next, const Job *job, Panel *panel, i64 parts, i64 part) {
     enum { LINES = STEP * 2 / 64 };
-    const i64 share = up_to(LINES, parts) / parts;
     if (pie_has_tiles) {
         panel->next = panel->left + AHEAD / 2;
         panel->lines = part ? 0 : LINES;
     } else {
-        panel->next = (const bf16 *)job->weight + (next * BLOCK + part * share) * job->k;
-        panel->lines = next < 0 ? 0 : share;
+        const i64 turns = job->k / 32 * parts;
+        panel->lines = up_to(next.lines, turns) / turns;
+        panel->next = next.begin + part * (job->k / 32) * panel->lines * 32;
     }
 }
 
-static void all_rows(const Job *job, const Chunk *chunk, i64 block, i64 next, bf16 *wide) {
+static void all_rows(const Job *job, const Chunk *chunk, i64 block, Block next, bf16 *wide) {
     const i64 begin = block * job->k * BLOCK;
     Weight weight = {panel_of((const bf16 *)job->weight + begin), 0, wide};
     if (job->scales) weight.narrow = (const int8_t *)job->weight + begin;
@@ -215,34 +231,36 @@ static void all_rows(const Job *job, const Chunk *chunk, i64 block, i64 next, bf
     for (i64 part = 0; part < chunk->parts; part++) {
         const Left left = left_of(job, chunk, part);
         const int ragged = job->rows > 32 && left.rows < 32;
-        if (!job->scales) ask_for_next(job, &weight.ready, next, chunk->parts, part);
+        if (!job->scales) ask_for(next, job, &weight.ready, chunk->parts, part);
         if (ragged) configure_tiles(left.rows);
         one_block(job, begin_of(chunk, part), left, block, &weight);
         if (ragged) configure_tiles(32);
     }
 }
 
-// scales: of int8 weights, else null. `wide` holds 32 * max(k, 256) numbers for each thread, of int8
-// weights.
-void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
-                const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
-    const Job job = {x, other, weight, scales, bias, y, rows, n, k, epilogue};
-    const i64 blocks = up_to(n, BLOCK) / BLOCK, step = rows_at_a_time(k);
-    const i64 count = blocks * (up_to(rows, step) / step);
-    Pieces pieces = {0};
-#pragma omp parallel num_threads(pie_threads) firstprivate(wide)
-    {
-        const i64 padded = up_to(min64(rows, step), MOST_ROWS) + MOST_ROWS;
-        bf16 *own = pie_has_tiles ? 0 : pie_own_memory(padded * k * sizeof(bf16));
-        configure_tiles((int)min64(32, rows));
-        wide += omp_get_thread_num() * max64(k, 256) * BLOCK;
-        Chunk chunk = {0};
-        for (i64 piece = take_piece(&pieces), next; piece < count; piece = next) {
-            next = take_piece(&pieces);
-            const i64 from = piece / blocks * step;
-            if (from >= chunk.end) chunk = chunk_of(&job, from, min64(rows, from + step), own);
-            all_rows(&job, &chunk, piece % blocks, next < count ? next % blocks : -1, wide);
+i64 linear_part(const Job *job, Pieces *pieces, i64 first, Next next) {
+    const i64 blocks = up_to(job->n, BLOCK) / BLOCK, step = rows_at_a_time(job->k);
+    const i64 count = blocks * (up_to(job->rows, step) / step);
+    const i64 padded = up_to(min64(job->rows, step), MOST_ROWS) + 2 * MOST_ROWS;
+    bf16 *own = pie_own_memory(padded * job->k * sizeof(bf16));
+    bf16 *wide = job->wide + omp_get_thread_num() * max64(job->k, 256) * BLOCK;
+    configure_tiles((int)min64(32, job->rows));
+    Chunk chunk = {0};
+    i64 later = -1;
+    for (i64 piece = first, following; piece < count; piece = following) {
+        following = take_piece(pieces);
+        const i64 from = piece / blocks * step, block = piece % blocks;
+        if (from >= chunk.end) chunk = chunk_of(job, from, min64(job->rows, from + step), own);
+        Block needed = {0};
+        if (following < count) {
+            needed = block_of(job, following % blocks);
+        } else if (next.job) {
+            later = take_piece(next.pieces);
+            needed = block_of(next.job, later % (up_to(next.job->n, BLOCK) / BLOCK));
         }
-        release_tiles();
+        all_rows(job, &chunk, block, job->then ? block_of(job->then, block) : needed, wide);
+        if (job->then) all_rows(job->then, &chunk, block, needed, wide);
     }
+    release_tiles();
+    return later < 0 && next.job ? take_piece(next.pieces) : later;
 }

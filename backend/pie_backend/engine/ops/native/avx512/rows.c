@@ -26,23 +26,32 @@ static float sum_of_squares(const bf16 *x, i64 size) {
     return _mm512_reduce_add_ps(sum);
 }
 
-// y = x / sqrt(mean(x^2) + eps) * weight, row by row
-void pie_rms_norm(const bf16 *x, const bf16 *weight, bf16 *y, i64 rows, i64 size, float eps) {
-#pragma omp parallel for num_threads(pie_threads) schedule(static) if (rows * size > WORTH_SHARING)
-    for (i64 row = 0; row < rows; row++) {
-        const bf16 *from = x + row * size;
-        const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(sum_of_squares(from, size) / size + eps));
-        for (i64 i = 0; i < size; i += 16) {
-            const __mmask16 mask = first(size - i);
-            const __m512 scaled = _mm512_mul_ps(load_bf16_masked(mask, from + i), scale);
-            store_bf16_masked(y + row * size + i, mask,
-                              _mm512_mul_ps(scaled, load_bf16_masked(mask, weight + i)));
-        }
+void norm_row(const bf16 *x, const bf16 *weight, bf16 *y, i64 size, float eps) {
+    const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(sum_of_squares(x, size) / size + eps));
+    for (i64 i = 0; i < size; i += 16) {
+        const __mmask16 mask = first(size - i);
+        const __m512 scaled = _mm512_mul_ps(load_bf16_masked(mask, x + i), scale);
+        store_bf16_masked(y + i, mask, _mm512_mul_ps(scaled, load_bf16_masked(mask, weight + i)));
     }
 }
 
-// One head in place: normalised where it has a norm, then every pair (2i, 2i + 1) turned.
-static void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps) {
+i64 likeliest_of(const bf16 *x, i64 size) {
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (i64 i = 0; i < size; i += 16) {
+        const __mmask16 mask = first(size - i);
+        most = _mm512_mask_max_ps(most, mask, most, load_bf16_masked(mask, x + i));
+    }
+    const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    for (i64 i = 0; i < size; i += 16) {
+        const __mmask16 mask = first(size - i);
+        const __m512 part = load_bf16_masked(mask, x + i);
+        const __mmask16 found = _mm512_mask_cmp_ps_mask(mask, part, largest, _CMP_EQ_OQ);
+        if (found) return i + __builtin_ctz(found);
+    }
+    return 0;
+}
+
+void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float eps) {
     const float scale = norm ? 1.0f / sqrtf(sum_of_squares(x, size) / size + eps) : 1.0f;
     for (i64 i = 0; i < size; i += 16) {
         const __mmask16 mask = first(size - i);
@@ -54,15 +63,4 @@ static void place_head(bf16 *x, const float *norm, const float *turns, i64 size,
         value = _mm512_fmaddsub_ps(value, cosines, _mm512_mul_ps(swapped, sines));
         store_bf16_masked(x + i, mask, value);
     }
-}
-
-// qkv [tokens][stride]: query and key heads first. norms float32 [heads][size] or null, turns
-// float32 [positions][size]: the complex rotation of each pair.
-void pie_place(bf16 *qkv, const float *norms, const float *turns, const i64 *positions, i64 tokens,
-               i64 stride, i64 heads, i64 size, float eps) {
-#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
-    for (i64 token = 0; token < tokens; token++)
-        for (i64 head = 0; head < heads; head++)
-            place_head(qkv + token * stride + head * size, norms ? norms + head * size : 0,
-                       turns + positions[token] * size, size, eps);
 }

@@ -1,0 +1,191 @@
+// What a layer is made of, each by itself and all together.
+#include "shared.h"
+
+// What layers have in common, and where a batch's rows of one token lie. Sizes in numbers.
+typedef struct {
+    i64 kv_heads, queries, size, plane, page_size;
+    float eps, scale;
+    const float *turns;  // [positions][size]: the complex rotation of each pair
+} Model;
+
+typedef struct {
+    i64 rows, width, bias_stride;
+    const i64 *positions, *slots, *lengths;
+    const int32_t *pages;
+    const float *biases;
+} Batch;
+
+typedef struct {
+    const void *weight;
+    const float *scales, *bias;
+    i64 n, k;
+} Linear;
+
+typedef struct {
+    Linear qkv, output, gate, up, down;
+    const bf16 *attention_norm, *mlp_norm;
+    const float *head_norms;
+} Layer;
+
+static void linear(const Job *job) {
+    Pieces pieces = {0};
+#pragma omp parallel num_threads(pie_threads)
+    linear_part(job, &pieces, take_piece(&pieces), (Next){0});
+}
+
+// scales: of int8 weights, else null. `wide` holds 32 * max(k, 256) numbers for each thread, of int8
+// weights.
+void pie_linear(const bf16 *x, const void *weight, const float *scales, const float *bias,
+                const bf16 *other, bf16 *y, bf16 *wide, i64 rows, i64 n, i64 k, int epilogue) {
+    linear(&(Job){x, other, weight, scales, bias, y, wide, rows, n, k, epilogue, 0, 0, 0});
+}
+
+// y = x / sqrt(mean(x^2) + eps) * weight, row by row
+void pie_rms_norm(const bf16 *x, const bf16 *weight, bf16 *y, i64 rows, i64 size, float eps) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (rows * size > WORTH_SHARING)
+    for (i64 row = 0; row < rows; row++) norm_row(x + row * size, weight, y + row * size, size, eps);
+}
+
+// logits [rows][size]
+void pie_likeliest(const bf16 *logits, i64 *tokens, i64 rows, i64 size) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (rows * size > WORTH_SHARING)
+    for (i64 row = 0; row < rows; row++) tokens[row] = likeliest_of(logits + row * size, size);
+}
+
+// qkv [tokens][stride]: query and key heads first. norms float32 [heads][size] or null, turns
+// float32 [positions][size]: the complex rotation of each pair.
+void pie_place(bf16 *qkv, const float *norms, const float *turns, const i64 *positions, i64 tokens,
+               i64 stride, i64 heads, i64 size, float eps) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
+    for (i64 token = 0; token < tokens; token++)
+        for (i64 head = 0; head < heads; head++)
+            place_head(qkv + token * stride + head * size, norms ? norms + head * size : 0,
+                       turns + positions[token] * size, size, eps);
+}
+
+// k, v [tokens][stride] to the planes of a layer, [2][heads][plane]; slots count tokens.
+void pie_write(const bf16 *k, const bf16 *v, bf16 *planes, const i64 *slots, i64 tokens, i64 stride,
+               i64 heads, i64 size, i64 plane) {
+#pragma omp parallel for num_threads(pie_threads) schedule(static) if (tokens * heads * size > WORTH_SHARING)
+    for (i64 token = 0; token < tokens; token++)
+        for (i64 head = 0; head < heads; head++) {
+            const i64 from = token * stride + head * size, to = slots[token] * size;
+            memcpy(planes + head * plane + to, k + from, size * sizeof(bf16));
+            memcpy(planes + (heads + head) * plane + to, v + from, size * sizeof(bf16));
+        }
+}
+
+// q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
+// pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
+void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
+                     const float *biases, bf16 *out, i64 rows, i64 q_stride, i64 kv_heads,
+                     i64 queries, i64 size, i64 plane, i64 page_size, i64 width, i64 bias_stride,
+                     float scale) {
+    const Rows all = {q,       planes, pages, lengths,   biases, out,         rows, q_stride,
+                      kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
+    Pieces pieces = {0};
+#pragma omp parallel num_threads(pie_threads)
+    attend_part(&all, &pieces);
+}
+
+// Places query and key of each token, and puts key and value where they belong.
+static void place_part(const Model *model, const Batch *batch, const float *norms, bf16 *qkv,
+                       bf16 *planes) {
+    const i64 size = model->size, kv_heads = model->kv_heads;
+    const i64 rotated = kv_heads * (model->queries + 1), heads = rotated + kv_heads;
+#pragma omp for schedule(static) nowait
+    for (i64 i = 0; i < batch->rows * heads; i++) {
+        const i64 token = i / heads, head = i % heads;
+        bf16 *x = qkv + i * size;
+        if (head < rotated)
+            place_head(x, norms ? norms + head * size : 0,
+                       model->turns + batch->positions[token] * size, size, model->eps);
+        const i64 plane = head - kv_heads * model->queries;  // keys, then values
+        if (plane >= 0)
+            memcpy(planes + plane * model->plane + batch->slots[token] * size, x, size * sizeof *x);
+    }
+}
+
+static Job job_of(const Linear *linear, const bf16 *x, bf16 *y, bf16 *wide, i64 rows) {
+    return (Job){.x = x, .weight = linear->weight, .scales = linear->scales, .bias = linear->bias,
+                 .y = y, .wide = wide, .rows = rows, .n = linear->n, .k = linear->k};
+}
+
+static Job normed(Job job, const bf16 *norm, float eps) {
+    job.norm = norm;
+    job.eps = eps;
+    return job;
+}
+
+static Job followed(Job job, int epilogue, const bf16 *other) {
+    job.epilogue = epilogue;
+    job.other = other;
+    return job;
+}
+
+// The products of a layer, of which each reads what the one before has written.
+enum { QKV, OUTPUT, GATE, DOWN, PRODUCTS };
+
+typedef struct {
+    Job jobs[PRODUCTS], up;
+    Rows rows;
+    const float *head_norms;
+    bf16 *qkv, *planes;
+    Pieces pieces[PRODUCTS], tasks;
+} Work;
+
+// Where results of one layer are, until the next one overwrites them.
+typedef struct {
+    bf16 *hidden, *qkv, *seen, *inner, *wide;
+} Memory;
+
+static void lay_out(const Model *model, const Batch *batch, const Layer *layer, bf16 *planes,
+                    Memory at, Work *work) {
+    const i64 rows = batch->rows;
+    *work = (Work){.head_norms = layer->head_norms, .qkv = at.qkv, .planes = planes};
+    work->jobs[QKV] = normed(job_of(&layer->qkv, at.hidden, at.qkv, at.wide, rows),
+                             layer->attention_norm, model->eps);
+    work->jobs[OUTPUT] =
+        followed(job_of(&layer->output, at.seen, at.hidden, at.wide, rows), PLUS, at.hidden);
+    work->up = followed(job_of(&layer->up, at.hidden, at.inner, at.wide, rows), TIMES, at.inner);
+    work->jobs[GATE] = normed(followed(job_of(&layer->gate, at.hidden, at.inner, at.wide, rows), SILU, 0),
+                              layer->mlp_norm, model->eps);
+    work->jobs[GATE].then = &work->up;
+    work->jobs[DOWN] =
+        followed(job_of(&layer->down, at.inner, at.hidden, at.wide, rows), PLUS, at.hidden);
+    work->rows = (Rows){at.qkv, planes, batch->pages, batch->lengths, batch->biases, at.seen, rows,
+                        layer->qkv.n, model->kv_heads, model->queries, model->size, model->plane,
+                        model->page_size, batch->width, batch->bias_stride, model->scale};
+}
+
+static void layer_part(const Model *model, const Batch *batch, Work *work, const Work *end,
+                       i64 *first) {
+    for (int product = QKV; product < PRODUCTS; product++) {
+        Work *owner = product == DOWN ? work + 1 : work;
+        const int following = (product + 1) % PRODUCTS;
+        const Next next = {&owner->jobs[following], &owner->pieces[following]};
+        *first = linear_part(&work->jobs[product], &work->pieces[product], *first,
+                             owner < end ? next : (Next){0});
+#pragma omp barrier
+        if (product != QKV) continue;
+        place_part(model, batch, work->head_norms, work->qkv, work->planes);
+#pragma omp barrier
+        attend_part(&work->rows, &work->tasks);
+#pragma omp barrier
+    }
+}
+
+// All layers of a batch whose rows are one token each: hidden [rows][numbers], in place. planes:
+// [layers], as in pie_attend_rows. work: [layers].
+void pie_layers(const Model *model, const Batch *batch, const Layer *layers, bf16 *const *planes,
+                i64 count, bf16 *hidden, bf16 *qkv, bf16 *seen, bf16 *inner, bf16 *wide, Work *work) {
+    const Memory at = {hidden, qkv, seen, inner, wide};
+    for (i64 i = 0; i < count; i++) lay_out(model, batch, layers + i, planes[i], at, work + i);
+#pragma omp parallel num_threads(pie_threads)
+    {
+        i64 first = take_piece(&work->pieces[QKV]);
+        for (i64 i = 0; i < count; i++) layer_part(model, batch, work + i, work + count, &first);
+    }
+}
+
+i64 pie_layers_work_size(void) { return sizeof(Work); }

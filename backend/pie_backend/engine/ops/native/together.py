@@ -1,0 +1,133 @@
+"""All layers in one call, where the rows of a batch are one token each: what Python and torch do
+between two kernels, and waiting for all threads after each, cost such a step a tenth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pie_backend.engine.attention.base import AttentionStep
+from pie_backend.engine.ops.native.attention import NativeStep, SingleRows
+from pie_backend.engine.ops.native.layers import NativeLinear, NativeNorm, NativePlacement
+from pie_backend.engine.ops.native.library import BatchAt, Kernels, LayerAt, ModelAt
+from pie_backend.engine.transformer import DecoderLayer, Layers, OneByOne
+
+
+def native_layers(kernels: Kernels, each: list[DecoderLayer]) -> Layers:
+    """In one call where all of their parts are the kernels' own."""
+    parts = [part for part in map(_parts_of, each) if part is not None]
+    return NativeLayers(kernels, each, parts) if len(parts) == len(each) else OneByOne(each)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    linears: list[NativeLinear]
+    """As in `LayerAt`."""
+    norms: list[NativeNorm]
+    place: NativePlacement
+
+    def described(self) -> LayerAt:
+        addresses = [norm.weight_at for norm in self.norms]
+        linears = [linear.described() for linear in self.linears]
+        return LayerAt(*linears, *addresses, self.place.norms_at)
+
+
+def _parts_of(layer: DecoderLayer) -> _Parts | None:
+    attention, mlp = layer.attention, layer.mlp
+    linears = (attention.qkv, attention.output, mlp.gate, mlp.up, mlp.down)
+    norms = (layer.attention_norm, layer.mlp_norm)
+    own_linears = [linear for linear in linears if isinstance(linear, NativeLinear)]
+    own_norms = [norm for norm in norms if isinstance(norm, NativeNorm)]
+    is_whole = len(own_linears) == len(linears) and len(own_norms) == len(norms)
+    if not is_whole or not isinstance(attention.place, NativePlacement):
+        return None
+    return _Parts(own_linears, own_norms, attention.place)
+
+
+class NativeLayers:
+    """Implements `Layers`; other batches go kernel by kernel, with the same numbers to the bit."""
+
+    def __init__(self, kernels: Kernels, each: list[DecoderLayer], parts: list[_Parts]) -> None:
+        self.each = each
+        self._one_by_one = OneByOne(each)
+        self._run = kernels.layers
+        self._layers = (LayerAt * len(parts))(*[part.described() for part in parts])
+        self._work = torch.empty(len(parts) * kernels.layers_work_size, dtype=torch.uint8)
+        self._wide = kernels.scratch(0)
+        self._place = parts[0].place
+        qkv, output, gate, *_ = parts[0].linears
+        self._sizes = [qkv.num_out, output.num_in, gate.num_out]
+        """Of what a token has between two products: qkv, what it has seen, inside the MLP."""
+        self._between = torch.empty(0, dtype=torch.bfloat16)
+
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        step: AttentionStep,
+        kept: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if not isinstance(step, NativeStep) or step.singles is None or step.longer:
+            return self._one_by_one(hidden, positions, step, kept)
+        hidden = hidden.contiguous()
+        self._together(hidden, positions.contiguous(), step, step.singles)
+        return hidden if kept is None else hidden[kept]
+
+    def _together(
+        self, hidden: torch.Tensor, positions: torch.Tensor, step: NativeStep, rows: SingleRows
+    ) -> None:
+        batch = _batch_at(positions, step.slots, rows)
+        qkv, seen, inner = self._room(len(hidden))
+        planes = step.attention.planes
+        self._run(
+            self._model_at(step),
+            batch,
+            self._layers,
+            planes,
+            len(self._layers),
+            hidden.data_ptr(),
+            qkv,
+            seen,
+            inner,
+            self._wide.data_ptr(),
+            self._work.data_ptr(),
+        )
+
+    def _model_at(self, step: NativeStep) -> ModelAt:
+        cache = step.attention.cache
+        num_heads, num_kv_heads = self._place.heads
+        size = cache.shape.head_dim
+        return ModelAt(
+            num_kv_heads,
+            num_heads // num_kv_heads,
+            size,
+            cache.plane_size,
+            cache.shape.page_size,
+            self._place.eps,
+            size**-0.5,
+            self._place.rotations_at,
+        )
+
+    def _room(self, num_rows: int) -> list[int]:
+        """Where what is between two products of so many rows is put."""
+        if len(self._between) < num_rows * sum(self._sizes):
+            self._between = torch.empty(num_rows * sum(self._sizes), dtype=torch.bfloat16)
+        begin, places = self._between.data_ptr(), []
+        for size in self._sizes:
+            places.append(begin)
+            begin += num_rows * size * self._between.itemsize
+        return places
+
+
+def _batch_at(positions: torch.Tensor, slots: torch.Tensor, rows: SingleRows) -> BatchAt:
+    biases = rows.biases
+    return BatchAt(
+        *rows.pages.shape,
+        0 if biases is None else biases.shape[1],
+        positions.data_ptr(),
+        slots.data_ptr(),
+        rows.lengths.data_ptr(),
+        rows.pages.data_ptr(),
+        None if biases is None else biases.data_ptr(),
+    )

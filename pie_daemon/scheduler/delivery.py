@@ -55,12 +55,26 @@ class Counters:
 class Delivery:
     """What one batch brought."""
 
-    ready: list[int] = field(default_factory=list)
-    """Requests that have something to take."""
+    first: list[int] = field(default_factory=list)
+    """Requests that have something to take for the first time: a person waits for a first token,
+    or the next batch for a program that asks pass by pass."""
+    later: list[int] = field(default_factory=list)
+    """Other requests that have something to take."""
     tokens: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """New tokens by owner."""
     ended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests that have come to their end by owner."""
+
+    @property
+    def ready(self) -> list[int]:
+        """Requests that have something to take, in the order in which to say so: their programs
+        go one after the other."""
+        return self.first + self.later
+
+    def add(self, request: Request, num_new: int) -> None:
+        """It has something to take, with so many new tokens."""
+        is_first = request.num_drawn == num_new
+        (self.first if is_first else self.later).append(request.id)
 
 
 @dataclass(slots=True)

@@ -496,4 +496,4 @@ class SchedulerState:
                 self._expectation.learn(request.num_drawn)
             self._retire(request)
         if request.ready:
-            delivery.ready.append(request.id)
+            delivery.add(request, num_new)

@@ -127,6 +127,18 @@ def test_chunks_are_as_large_as_asked(stepper: Stepper) -> None:
     assert stepper.expected(PROMPT, 4) == stepper.drain(at_end)
 
 
+def test_who_has_its_first_token_is_told_before_those_that_go_on(stepper: Stepper) -> None:
+    """In a batch's delivery a first chunk stands before later ones, whatever the order of rows."""
+    early = stepper.start(PROMPT, 4)
+    stepper.step()
+    stepper.drain(early)
+    late = stepper.start(PROMPT[::-1], 4)
+
+    stepper.depart()
+
+    assert [late, early] == stepper.land().ready
+
+
 def test_a_fork_shares_pages_and_copies_only_the_last(stepper: Stepper) -> None:
     """Forking a computed context takes no page; the first write into the shared one copies it."""
     state, pool = stepper.state, stepper.state.contexts.pool

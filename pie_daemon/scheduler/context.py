@@ -102,6 +102,11 @@ class Context:
         return len(adapters).to_bytes(4, "little") + adapters + seen
 
     @property
+    def is_uniform(self) -> bool:
+        """All its tokens see all before them at their own places, by one adapter."""
+        return not self.layout.blocks and not self.visibility.starts and self.adapters.is_one
+
+    @property
     def num_plain(self) -> int:
         """Tokens at the beginning whose KV depends on tokens alone."""
         return self.layout.num_plain(len(self.journal))
@@ -125,7 +130,7 @@ class Context:
     def next_run(self, max_tokens: int, target: int) -> Run:
         """What the next row computes: of the journal, first time or again."""
         start = self.num_computed
-        if not self.layout.blocks and not self.visibility.starts and self.adapters.is_one:
+        if self.is_uniform:
             tokens = self.journal[start : min(target, start + max_tokens)]
             return Run(start, tokens, self.adapters.at(start), [], None, None)
         end = start + self.num_in_row(max_tokens, target)

@@ -34,6 +34,16 @@ class Counters:
     """Of the computed ones: their KV was lost when their context was suspended, or the backend
     with it."""
 
+    def count_cut(self, rows: Sequence[Row]) -> None:
+        """A batch leaves."""
+        self.steps += 1
+        self.rows += len(rows)
+        self.computed_tokens += sum([len(row.tokens) for row in rows])
+
+    def count_more(self, result: BatchResult) -> None:
+        """What a burst has computed after its first pass."""
+        self.computed_tokens += sum([len(tokens) - 1 for tokens in result.tokens])
+
     def count_found(self, request: Request) -> None:
         """It is admitted for the first time, with what is there of its context."""
         num_found = request.context.num_computed - request.cached_tokens
@@ -88,24 +98,28 @@ class Lost:
     """One of the requests was what killed it."""
 
 
-Answer = tuple[Sequence[int], Sequence[Logprobs | None], Sequence[Probed]]
+Answer = tuple[list[int], Sequence[Logprobs | None], Sequence[Probed]]
 """To one row: drawn tokens, a log probability for each or None, what the probes saw."""
 
 
 def answers(result: BatchResult, batch: Batch) -> list[Answer]:
     """Row by row. Raises: BackendError: it is the answer to something else."""
+    rows, tokens = batch.rows, result.tokens
     logprobs: Sequence[Sequence[Logprobs | None]] = result.logprobs or [
-        (None,) * len(row) for row in result.tokens
+        (None,) * len(drawn) for drawn in tokens
     ]
-    probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(result.tokens)
-    lengths = {len(result.tokens), len(logprobs), len(probes)}
-    if result.step != batch.step or lengths != {len(batch.rows)}:
+    probes: Sequence[Sequence[Probed]] = result.probes or [()] * len(tokens)
+    lengths = {len(tokens), len(logprobs), len(probes)}
+    if result.step != batch.step or lengths != {len(rows)}:
         raise BackendError(f"the backend answered step {result.step} with the wrong rows")
     passes = _num_passes(result, batch)
-    answered: list[Answer] = list(zip(result.tokens, logprobs, probes, strict=True))
-    for row, answer in zip(batch.rows, answered, strict=True):
-        _check_answer(row, passes, *answer)
-    return answered
+    num_samples = [len(row.samples) * passes for row in rows]
+    if num_samples != [*map(len, tokens)] or num_samples != [*map(len, logprobs)]:
+        raise BackendError("the backend's answers do not match the samples of a row")
+    if [len(row.probes) for row in rows] != [*map(len, probes)]:
+        raise BackendError("the backend's answers do not match the probes of a row")
+    _check_logprobs(result, batch, passes)
+    return list(zip(tokens, logprobs, probes, strict=True))
 
 
 def _num_passes(result: BatchResult, batch: Batch) -> int:
@@ -117,16 +131,12 @@ def _num_passes(result: BatchResult, batch: Batch) -> int:
     return passes
 
 
-def _check_answer(
-    row: Row,
-    passes: int,
-    tokens: Sequence[int],
-    logprobs: Sequence[Logprobs | None],
-    probed: Sequence[Probed],
-) -> None:
-    samples = row.samples if passes == 1 else row.samples * passes
-    if not len(samples) == len(tokens) == len(logprobs) or len(row.probes) != len(probed):
-        raise BackendError("the backend's answers do not match the samples and probes of a row")
-    for sample, one in zip(samples, logprobs, strict=True):
-        if (sample.sampling.logprobs is None) is not (one is None):
-            raise BackendError("the backend's logprobs do not match the samples that asked")
+def _check_logprobs(result: BatchResult, batch: Batch, passes: int) -> None:
+    asked = [[sample.sampling.logprobs is not None for sample in row.samples] for row in batch.rows]
+    if not result.logprobs:
+        matches = not any(map(any, asked))
+    else:
+        given = [[one is not None for one in ones] for ones in result.logprobs]
+        matches = given == [ones * passes for ones in asked]
+    if not matches:
+        raise BackendError("the backend's logprobs do not match the samples that asked")

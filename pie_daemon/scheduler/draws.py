@@ -17,12 +17,22 @@ class Draws:
         self.counts = counts is not None
         """Every token drawn changes what the next one is drawn from."""
         self.num_drawn = 0
+        is_same = counts is None and sampling.temperature == 0
+        self._same = [Sample(0, sampling)] if is_same else None
+        """Greedy draws do not look at their number."""
 
     def take(self, token: int) -> None:
         """Takes in a drawn token."""
         self.num_drawn += 1
         if self._counts is not None:
             self._counts.add(token)
+
+    def next(self) -> list[Sample]:
+        """After a row of one token, without drafts and masks."""
+        if self._same is not None:
+            return self._same
+        counts = None if self._counts is None else self._counts.packed()
+        return [Sample(0, self._sampling, self.num_drawn, counts)]
 
     def samples(
         self, index: int, drafts: Sequence[int], masks: Sequence[bytes | None] | None = None

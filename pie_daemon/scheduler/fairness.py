@@ -94,14 +94,21 @@ class Fairness:
 
     def serve(self, owner: Owner, num_tokens: int) -> None:
         """Tokens were computed for a live request."""
-        # Once for every row of every batch: written out for both shares.
-        served, clock, user, root = num_tokens * SCALE, self.clock, owner.user, owner.root
-        clock.turn += 1
-        user.level += served
-        root.level += served
-        user.last_turn = root.last_turn = clock.turn
-        clock.now += served // (clock.num_live or 1)
-        user.clock.now += served // (user.clock.num_live or 1)
+        self.serve_each([(owner, num_tokens)])
+
+    def serve_each(self, served: Iterable[tuple[Owner, int]]) -> None:
+        """So many tokens were computed for live requests of these."""
+        # For every row of every batch: written out for both shares.
+        clock = self.clock
+        num_live = clock.num_live or 1
+        for owner, num_tokens in served:
+            clock.turn += 1
+            level, user, root = num_tokens * SCALE, owner.user, owner.root
+            user.level += level
+            root.level += level
+            user.last_turn = root.last_turn = clock.turn
+            clock.now += level // num_live
+            user.clock.now += level // (user.clock.num_live or 1)
 
     def _shares(self, owner: Owner) -> tuple[tuple[Share, Clock], tuple[Share, Clock]]:
         return (owner.user, self.clock), (owner.root, owner.user.clock)

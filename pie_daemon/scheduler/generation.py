@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pie_backend.batch import Logprobs, Sample
+from pie_backend.batch import Logprobs, Row, Sample
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.guide import Guide
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.request import BUDGET, COMPLETE, LENGTH, Chunk, Finish, Request
 from pie_daemon.scheduler.speculation import Speculation
+from pie_daemon.scheduler.stride import Stride
 from pie_daemon.scheduler.text import TextStream
 
 
@@ -32,6 +33,9 @@ class Generation(Request):
     """One per token, or none at all."""
     num_taken: int = 0
     _texts: list[str] = field(default_factory=list, init=False)
+    """Not empty, and not taken."""
+    _num_spelled: int = field(default=0, init=False)
+    """Tokens whose text is there or was taken."""
 
     @property
     def ready(self) -> bool:
@@ -73,6 +77,11 @@ class Generation(Request):
         masks = None if self.guide is None else [self.guide.mask, *self.guide.ahead]
         drafts = () if self.speculation is None else self.speculation.drafts
         return self.draws.samples(num_tokens - 1, drafts, masks)
+
+    def stride_after(self, row: Row, num_left: int) -> Stride | None:
+        if self.guide is not None or self.speculation is not None:
+            return None
+        return Stride(self.context, row, self.draws, num_left)
 
     @property
     def num_unwatched(self) -> int:
@@ -146,7 +155,8 @@ class Generation(Request):
         return len(self.tokens) - before
 
     def _take(self, token: int, logprobs: Logprobs | None) -> bool:
-        if not self.context.owner.budget.spend(1):
+        owner = self.context.owner
+        if owner.is_limited and not owner.budget.spend(1):
             self.end(BUDGET)
             return False
         self.tokens.append(token)
@@ -163,6 +173,7 @@ class Generation(Request):
 
     def end(self, finish: Finish) -> None:
         self.finish = finish
+        self._spell(len(self.tokens) - (finish.token is not None))
         text = self.stream.finish()
         if text:
             self._texts.append(text)
@@ -171,6 +182,8 @@ class Generation(Request):
         self._raise_error()
         if not self.ready or self.drained:
             return None
+        if self.finish is None:
+            self._spell(len(self.tokens))
         start = self.num_taken
         chunk = Chunk(self.tokens[start:], "".join(self._texts), self.logprobs[start:])
         self.num_taken = len(self.tokens)
@@ -181,20 +194,33 @@ class Generation(Request):
         del self.tokens[self.num_taken :]
         del self.logprobs[self.num_taken :]
         self._texts.clear()
+        self._num_spelled = self.num_taken
+
+    def _spell(self, end: int) -> None:
+        """The text of the tokens before that: when it is wanted, or a stop string may be in it."""
+        push, token_bytes = self.stream.push, self.token_bytes
+        texts = [push(token_bytes(token)) for token in self.tokens[self._num_spelled : end]]
+        self._texts += filter(None, texts)
+        self._num_spelled = end
+
+    def _spell_one(self, token: int) -> None:
+        text = self.stream.push(self.token_bytes(token))
+        if text:
+            self._texts.append(text)
+        self._num_spelled += 1
 
     def _finish_after(self, token: int) -> Finish | None:
         if token in self.stops:
             return Finish("stop-token", token=token)
-        stream = self.stream
-        text = stream.push(self.token_bytes(token))
-        if text:
-            self._texts.append(text)
-        if stream.matched is not None:
-            return Finish("stop-string", text=stream.matched)
+        if self.params.stop_strings:
+            self._spell_one(token)
+            if self.stream.matched is not None:
+                return Finish("stop-string", text=self.stream.matched)
         if self.guide is not None and self.guide.is_over:
             return COMPLETE
         if len(self.tokens) >= self.max_new:
             return LENGTH
-        if self.context.owner.budget.left() == 0:
+        owner = self.context.owner
+        if owner.is_limited and owner.budget.left() == 0:
             return BUDGET
         return None

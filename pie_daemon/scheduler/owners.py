@@ -21,7 +21,7 @@ class TokenBudget(Protocol):
         ...
 
     def left(self) -> int | None:
-        """None without a limit."""
+        """None without a limit, and then for good."""
         ...
 
 
@@ -53,6 +53,8 @@ class Owner:
     root: Share
     budget: TokenBudget
     quotas: list[PageQuota]
+    is_limited: bool
+    """By its budget."""
     contexts: dict[int, Context] = field(default_factory=dict)
     requests: set[int] = field(default_factory=set)
     prompt_tokens: int = 0
@@ -97,14 +99,16 @@ class OwnerTable:
         if name in self._owners:
             raise PieError("already-exists", f"owner {name!r} is known already")
         root_name = name if root is None else root
+        budget = Unlimited() if budget is None else budget
         owner = Owner(
             name=name,
             user_name=user,
             root_name=root_name,
             user=self.shares.users.setdefault(user, Share()),
             root=self.shares.roots.setdefault((user, root_name), Share()),
-            budget=Unlimited() if budget is None else budget,
+            budget=budget,
             quotas=self._quotas_of(name, max_kv_pages),
+            is_limited=budget.left() is not None,
         )
         for quota in owner.quotas:
             quota.owners.add(owner)

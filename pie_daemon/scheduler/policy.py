@@ -11,6 +11,10 @@ from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.fairness import fair_order
 from pie_daemon.scheduler.request import Request
 from pie_daemon.scheduler.reuse import Found
+from pie_daemon.scheduler.stride import Stride
+
+Chosen = tuple[Request, Run | Stride]
+"""Whose row comes next, and what it computes."""
 
 
 class Followers:
@@ -88,11 +92,15 @@ class DecodeFirst:
     half a batch) makes decoding rows wait for a batch when it is the first in order.
     """
 
-    def choose(self, running: Iterable[Request], max_tokens: int) -> list[tuple[Request, Run]]:
+    def choose(self, running: Iterable[Request], max_tokens: int) -> list[Chosen]:
         """Rows of the next batch."""
-        chosen: list[tuple[Request, Run]] = []
+        chosen: list[Chosen] = []
         prompts: list[Request] = []
         for request in running:
+            if request.stride is not None:
+                if len(chosen) < max_tokens:
+                    chosen.append((request, request.stride))
+                continue
             if request.held_back:
                 continue
             context, target = request.context, request.target
@@ -103,9 +111,7 @@ class DecodeFirst:
         self._add_prompts(list(fair_order(prompts, _num_pending)), chosen, max_tokens)
         return chosen
 
-    def _add_prompts(
-        self, prompts: list[Request], chosen: list[tuple[Request, Run]], max_tokens: int
-    ) -> None:
+    def _add_prompts(self, prompts: list[Request], chosen: list[Chosen], max_tokens: int) -> None:
         if prompts and not _num_in_row(prompts[0], max(1, max_tokens - len(chosen))):
             del chosen[max_tokens - _num_in_row(prompts[0], max_tokens) :]
         num_left = max_tokens - len(chosen)
@@ -166,7 +172,7 @@ class Unwatched:
 
     max_passes: int
 
-    def burst(self, rows: Sequence[tuple[Request, Run]], contexts: ContextTable) -> Burst:
+    def burst(self, rows: Sequence[Chosen], contexts: ContextTable) -> Burst:
         """Of a batch that has all running requests in it, while none waits; else of no rows."""
         most = self.max_passes
         for request, run in rows:
@@ -177,7 +183,7 @@ class Unwatched:
             return Burst(1, [])
         return Burst(most, sorted({token for one, _ in rows for token in one.ends_with}))
 
-    def _most(self, request: Request, run: Run, contexts: ContextTable) -> int:
+    def _most(self, request: Request, run: Run | Stride, contexts: ContextTable) -> int:
         context = request.context
         if len(run.tokens) > 1 or run.end < len(context.journal):
             return 1

@@ -81,7 +81,7 @@ class Preemption:
 
     def secure(self, running: Collection[Request], contexts: ContextTable) -> list[Request]:
         """Reserves what each next row takes; returns the requests that were suspended for it."""
-        lacking = [one for one in running if _num_lacking(one, contexts) > 0]
+        lacking = [one for one in running if one.stride is None and _num_lacking(one, contexts) > 0]
         if not lacking:
             return []
         remaining = sorted(running, key=over_share)

@@ -10,10 +10,12 @@ from pie_backend.batch import (
     Logprobs,
     Probe,
     Probed,
+    Row,
     Sample,
 )
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.context import Context
+from pie_daemon.scheduler.stride import Stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Request:
     """It needed more pages than it was promised, and may be suspended."""
     finish: Finish | None = None
     error: PieError | None = None
+    stride: Stride | None = None
+    """Its next row, where that is the one in flight or the last one a token further."""
 
     @property
     def ended(self) -> bool:
@@ -157,6 +161,11 @@ class Request:
         """What to draw in a row of so many tokens, drafts not counted, that reaches the journal's
         end."""
         return []
+
+    def stride_after(self, row: Row, num_left: int) -> Stride | None:
+        """What follows a row of one token of a plain context, in a page with room for `num_left`
+        more, if that is the same for all of them."""
+        return None
 
     @property
     def num_unwatched(self) -> int:

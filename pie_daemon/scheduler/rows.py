@@ -9,8 +9,9 @@ from pie_daemon.scheduler.context import Run
 from pie_daemon.scheduler.contexts import ContextTable
 from pie_daemon.scheduler.delivery import Counters
 from pie_daemon.scheduler.fairness import Fairness
-from pie_daemon.scheduler.policy import Room
+from pie_daemon.scheduler.policy import Chosen, Room
 from pie_daemon.scheduler.request import Request
+from pie_daemon.scheduler.stride import Stride
 
 
 class Rows:
@@ -23,14 +24,39 @@ class Rows:
 
     def cut(
         self,
-        request: Request,
-        run: Run,
+        chosen: Sequence[Chosen],
         room: Room,
         copies: list[tuple[int, int]],
-        num_more: int = 0,
-    ) -> Row:
-        """Its pages are written by the next batch; `copies`: what has to be copied before;
+        num_more: int,
+    ) -> list[Row]:
+        """Their pages are written by the next batch; `copies`: what has to be copied before;
         `num_more`: passes of a burst after the first, whose tokens are as drafts that come true."""
+        rows = [
+            self._go_on(request, run)
+            if isinstance(run, Stride) and not num_more
+            else self._cut(request, run, room, copies, num_more)
+            for request, run in chosen
+        ]
+        self._fairness.serve_each(
+            (request.context.owner, len(row.tokens))
+            for (request, _), row in zip(chosen, rows, strict=True)
+        )
+        return rows
+
+    def _go_on(self, request: Request, stride: Stride) -> Row:
+        row = stride.row()
+        if not stride.num_left:
+            request.stride = None
+        return row
+
+    def _cut(
+        self,
+        request: Request,
+        run: Run | Stride,
+        room: Room,
+        copies: list[tuple[int, int]],
+        num_more: int,
+    ) -> Row:
         context, start, tokens = request.context, run.start, run.tokens
         end, num_drafts = start + len(tokens), num_more
         if run.attention is None and request.may_draft and end == len(context.journal):
@@ -43,9 +69,8 @@ class Rows:
             context.num_once_computed = end
         else:
             self._counters.recomputed_tokens += end - start
-        self._fairness.serve(context.owner, len(tokens))
         samples, probes = request.questions(start, end)
-        return Row(
+        row = Row(
             tokens=tokens,
             start=start,
             pages=context.pages.copy(),
@@ -56,6 +81,17 @@ class Rows:
             attention=run.attention,
             adapter=run.adapter,
         )
+        request.stride = self._stride_after(request, row) if not num_drafts else None
+        return row
+
+    def _stride_after(self, request: Request, row: Row) -> Stride | None:
+        context, page_size = request.context, self._contexts.page_size
+        num_left = -context.num_computed % page_size
+        if not num_left or len(row.tokens) > 1 or context.num_pending or not context.is_uniform:
+            return None
+        if context.num_published != row.start // page_size:
+            return None  # a page that is published late may turn out to be another one's twin
+        return request.stride_after(row, num_left)
 
     def _draft(self, request: Request, end: int, room: Room) -> list[int]:
         """Guesses take no pages but those that are reserved for the request anyway."""
@@ -63,9 +99,11 @@ class Rows:
         return request.draft(min(room.num_tokens, capacity - end), room.num_rows)
 
     def take_in(
-        self, request: Request, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]
+        self, request: Request, tokens: list[int], logprobs: Sequence[Logprobs | None]
     ) -> int:
         """What a batch made of its row; how many tokens the request kept."""
+        if request.stride is not None:
+            return request.advance(tokens, logprobs)
         if request.context.num_drafted:
             num_new = self._take_in_drafted(request, tokens, logprobs)
             if not request.may_draft:  # guesses were counted when they were cut

@@ -272,11 +272,9 @@ class SchedulerState:
         room = self._drafts.share([len(run.tokens) for _, run in chosen], most)
         alone = not self.waiting and not self.saving.jobs and len(chosen) == len(self.running)
         burst = Unwatched(self._config.max_burst).burst(chosen if alone else [], self.contexts)
-        rows = [self._rows.cut(*one, room, copies, burst.passes - 1) for one in chosen]
+        rows = self._rows.cut(chosen, room, copies, burst.passes - 1)
         self.contexts.depart()
-        self.counters.steps += 1
-        self.counters.rows += len(rows)
-        self.counters.computed_tokens += sum([len(row.tokens) for row in rows])
+        self.counters.count_cut(rows)
         moves = self.contexts.host.depart()
         batch = Batch(self.counters.steps, rows, copies, *moves, None, None, *burst)
         self._in_flight = batch, [request for request, _ in chosen]
@@ -293,8 +291,9 @@ class SchedulerState:
         self._suspects.landed(flight)
         delivery = Delivery()
         self._moving.clear()
+        if batch.passes > 1:
+            self.counters.count_more(result)
         for request, (tokens, ones, probed) in zip(flight, answered, strict=True):
-            self.counters.computed_tokens += len(tokens) - 1 if batch.passes > 1 else 0
             if request.id in self.running:
                 self._moving.append(request)
                 if probed:
@@ -415,6 +414,7 @@ class SchedulerState:
         self.guided.pop(request.id, None)
         self._suspects.leave(request)
         reserved, request.num_reserved = request.num_reserved, 0
+        request.stride = None
         self.contexts.touch(request.context)
         self._admission_due = True
         self._settle(request)
@@ -443,7 +443,7 @@ class SchedulerState:
     def _requeue(self, request: Request) -> None:
         del self.running[request.id]
         self.waiting[request.id] = request
-        request.num_reserved, request.overdrawn = 0, False
+        request.num_reserved, request.overdrawn, request.stride = 0, False, None
         self._fairness.requeue(request.context.owner)
         self._admission_due = True
 
@@ -481,7 +481,7 @@ class SchedulerState:
     def _advance(
         self,
         request: Request,
-        tokens: Sequence[int],
+        tokens: list[int],
         logprobs: Sequence[Logprobs | None],
         delivery: Delivery,
     ) -> None:

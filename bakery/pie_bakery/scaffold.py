@@ -25,7 +25,7 @@ description = "What {name} does, in one line"
 
 from typing import Any
 
-from inferlet import Arguments, Chat, Model, Reply, session
+from inferlet import Arguments, Chat, Model
 
 
 def run(input: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +35,7 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     arguments.finish()
 
     chat = Chat(Model.open()).user(question)
-    reply = Reply()
-    for piece in chat.stream(reply, max_tokens=max_tokens, temperature=0):
-        session.send_event("delta", text=str(piece))
+    reply = chat.relay(max_tokens=max_tokens, temperature=0)
     return {{"text": reply.text, "finish_reason": reply.finish_reason}}
 ''',
     "README.md": """\

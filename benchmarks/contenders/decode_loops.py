@@ -17,6 +17,8 @@ from support import programs
 from support.daemon import DaemonProcess, scheduler_of
 
 PYTHON, JAVASCRIPT = "decode-loop", "decode-loop-js"
+STREAMS = ("stream", "relay")
+"""Ways whose tokens go to the client."""
 
 
 class DecodeLoops:
@@ -64,7 +66,7 @@ class DecodeLoops:
             loops = [_Loop(process) for process in processes]
             await asyncio.gather(*(loop.prepare() for loop in loops))
             await asyncio.gather(*(process.send("go") for process in processes))
-            follow = _Loop.streamed_s if way == "stream" else _Loop.said_s
+            follow = _Loop.streamed_s if way in STREAMS else _Loop.said_s
             waits = [follow(loop, load.new_tokens) for loop in loops]
             # All of them take part in every step.
             return mean(await asyncio.gather(*waits)) / len(waits)

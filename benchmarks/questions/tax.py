@@ -27,12 +27,14 @@ WORKER = "the same in a worker process"
 WAYS = {
     "generate": "`generate`, {}",
     "stream": "streamed to a client by the token, {}",
+    "relay": "the same by `relay`, {}",
     "passes": "`forward-pass` loop, {}",
 }
 # way -> programs -> what a token may cost beyond the bare loop
 MAY_COST = {
     "generate": {1: (1.0, "%"), 8: (1.0, "%"), 32: (1.0, "%")},
     "stream": {8: (5.0, "%"), 32: (10.0, "%")},
+    "relay": {8: (5.0, "%"), 32: (10.0, "%")},
     "passes": {32: (300.0, "us")},
 }
 

@@ -17,6 +17,7 @@ from pie_daemon.gateway.errors import ApiError, refused
 from pie_daemon.gateway.request import Ask
 from pie_daemon.runtime.instance import Instance
 from pie_daemon.runtime.outcome import Budgets
+from pie_daemon.scheduler.delivery import Wake
 
 _READ_BYTES = 64 << 10
 """Of each program between two turns of the loop; what is more waits in its log."""
@@ -75,9 +76,9 @@ class Group:
             except PieError as error:
                 raise refused(error) from None
             run = _Run(instance, Reader(target.program, limits.answer_bytes))
-            run.unsubscribe = instance.events.subscribe(self._wake_from_any_thread)
+            run.unsubscribe = instance.events.subscribe(self._mark_from_any_thread)
             self._runs.append(run)
-        self._wake_from_any_thread()
+        self._woken.set()
 
     async def next(self, timeout_s: float) -> list[tuple[int, Part]]:
         """What the programs have said since, as (choice, part); empty after a silence.
@@ -145,13 +146,15 @@ class Group:
         if not self._gone:
             self._woken.clear()
 
-    def _wake_from_any_thread(self) -> None:
+    def _mark_from_any_thread(self) -> Wake | None:
         with self._lock:
-            wake, self._pending = not self._pending, True
-        if wake:
-            # The loop may have ended before the last program did.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._woken.set)
+            is_first, self._pending = not self._pending, True
+        return self._wake if is_first else None
+
+    def _wake(self) -> None:
+        # The loop may have ended before the last program did.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._woken.set)
 
 
 @dataclass(frozen=True)

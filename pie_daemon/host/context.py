@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pie_daemon.host.interfaces.launch import LaunchOptions
     from pie_daemon.host.outside import Tools, Web
     from pie_daemon.host.topics import Topics
+    from pie_daemon.scheduler.delivery import Wake
     from pie_daemon.scheduler.journal import Journal
     from pie_daemon.scheduler.replicas.front import Replicas
     from pie_daemon.scheduler.service import Scheduler
@@ -139,6 +140,10 @@ class HostPorts:
 
     emit: Callable[[EventKind, bytes, str], None]
     """(kind, data, name): one event for the client; blocks while the client lags behind."""
+    offer: Callable[[bytes], list[Wake] | None]
+    """(text): one message for the client, from any thread while the program is in a host call. It
+    never blocks: None, and nothing is sent, while the client lags behind. What it returns else has
+    to be called soon, so that somebody reads the message."""
     budget: Callable[[], dict[str, float]]
     """What is left of the launch's budgets; absent where there is no limit."""
     launch: Callable[[str, str, LaunchOptions], LaunchedChild]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from pie_client import wire
 from pie_daemon.errors import PieError
-from pie_daemon.listener.seams import Event, Instance
+from pie_daemon.listener.seams import Event, Instance, Wake
 from pie_daemon.listener.session import Session
 
 _PAUSE_S = 0.002
@@ -108,10 +108,11 @@ class Following:
         self._by_session.setdefault(session, set()).add(instance.id)
         if instance.id not in self._unsubscribe:
             self._unsubscribe[instance.id] = instance.events.subscribe(
-                lambda: self._wake_from_any_thread(instance.id)
+                lambda: self._mark_from_any_thread(instance.id)
             )
         self._settle(instance.id)
-        self._wake_from_any_thread(instance.id)
+        if (wake := self._mark_from_any_thread(instance.id)) is not None:
+            wake()
 
     def detach(self, session: Session, instance_id: str) -> None:
         if session not in self._by_instance.get(instance_id, {}):
@@ -165,14 +166,17 @@ class Following:
             del self._by_instance[instance_id]
             self._unsubscribe.pop(instance_id)()
 
-    def _wake_from_any_thread(self, instance_id: str) -> None:
+    def _mark_from_any_thread(self, instance_id: str) -> Wake | None:
+        """Whoever marks the first one wakes the loop, and may mark others before that."""
         with self._lock:
-            wake = not self._dirty
+            is_first = not self._dirty
             self._dirty.add(instance_id)
-        if wake:
-            # The loop may have ended before the last program did.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._pump_soon)
+        return self._wake if is_first else None
+
+    def _wake(self) -> None:
+        # The loop may have ended before the last program did.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._pump_soon)
 
     def _pump_soon(self) -> None:
         wait_s = self._pumped_s + _PAUSE_S - self._loop.time()

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from pie_client.wire import Budgets
 
+Wake = Callable[[], None]
+
 
 class Event(Protocol):
     @property
@@ -28,7 +30,8 @@ class EventLog(Protocol):
         """Events with seq > after; at least one when there is one, however large."""
 
     def ack(self, upto: int, /) -> None: ...
-    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]: ...
+    def subscribe(self, callback: Callable[[], Wake | None], /) -> Wake:
+        """Calls back on every append; what that returns is called soon after."""
 
 
 class Instance(Protocol):

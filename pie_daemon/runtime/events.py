@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pie_daemon.host.context import EventKind
+from pie_daemon.scheduler.delivery import Wake
+
+Hear = Callable[[], Wake | None]
+"""Told of an append. What it returns wakes whoever reads; it may be called a little later."""
 
 _OVERHEAD_BYTES = 64
 """Charged per event beside its data, so that a flood of empty messages is bounded as well."""
@@ -42,7 +46,7 @@ class EventLog:
         self._max_kept_bytes = max_kept_bytes
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Hear] = []
         self._on_ack = on_ack
         self._last_seq = 0
         self._unacked_bytes = 0
@@ -56,6 +60,16 @@ class EventLog:
         return self._unacked_bytes
 
     def append(self, kind: EventKind, data: bytes, name: str = "") -> int:
+        seq, wakes = self._add(kind, data, name)
+        for wake in wakes:
+            wake()
+        return seq
+
+    def put(self, kind: EventKind, data: bytes, name: str = "") -> list[Wake]:
+        """Like `append`, but that readers are woken is left to the caller, soon."""
+        return self._add(kind, data, name)[1]
+
+    def _add(self, kind: EventKind, data: bytes, name: str) -> tuple[int, list[Wake]]:
         with self._lock:
             self._last_seq += 1
             event = Event(self._last_seq, kind, name, data)
@@ -63,9 +77,7 @@ class EventLog:
             self._unacked_bytes += event.size_bytes
             self._make_way()
             callbacks = tuple(self._callbacks)
-        for callback in callbacks:
-            callback()
-        return event.seq
+        return event.seq, [wake for hear in callbacks if (wake := hear()) is not None]
 
     def _make_way(self) -> None:
         if self._max_kept_bytes is None:
@@ -99,7 +111,7 @@ class EventLog:
                 self._unacked_bytes -= self._events.popleft().size_bytes
         self._on_ack()
 
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Hear) -> Callable[[], None]:
         """Calls back on every append until the returned function is called."""
         with self._lock:
             self._callbacks.append(callback)

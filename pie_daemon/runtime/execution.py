@@ -127,7 +127,12 @@ class Execution:
             child = self._launch_child(instance, program, program_input, budgets)
             return Child(child, instance.mailbox.wake)
 
-        return HostPorts(emit=instance.emit, budget=lambda: self._left(instance), launch=launch)
+        return HostPorts(
+            emit=instance.emit,
+            offer=instance.offer,
+            budget=lambda: self._left(instance),
+            launch=launch,
+        )
 
     def _left(self, instance: Instance) -> dict[str, float]:
         """What is left under the names of the launch's budgets; absent where there is no limit."""

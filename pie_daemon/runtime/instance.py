@@ -20,6 +20,7 @@ from pie_daemon.runtime.family import Accounts, Family
 from pie_daemon.runtime.grants import Grants
 from pie_daemon.runtime.outcome import Outcome, Usage
 from pie_daemon.runtime.programs import Program
+from pie_daemon.scheduler.delivery import Wake
 
 State = Literal["starting", "running", "finished"]
 _log = structlog.get_logger()
@@ -170,6 +171,13 @@ class Instance:
         if not self.launch.depth and self.events.unacked_bytes >= self._limits.event_bytes:
             self._wait_for_client(forever=kind not in ("message", "blob"))
         self.events.append(kind, data, name)
+
+    def offer(self, data: bytes) -> list[Wake] | None:
+        """One message of the program, from any thread while its own is in a host call. Never
+        blocks: None while the client lags behind, else what wakes those who read it."""
+        if not self.launch.depth and self.events.unacked_bytes >= self._limits.event_bytes:
+            return None
+        return self.events.put("message", data)
 
     def _on_ack(self) -> None:
         # A program that waits for something else need not look.

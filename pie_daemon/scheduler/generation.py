@@ -185,7 +185,8 @@ class Generation(Request):
         if self.finish is None:
             self._spell(len(self.tokens))
         start = self.num_taken
-        chunk = Chunk(self.tokens[start:], "".join(self._texts), self.logprobs[start:])
+        text = "".join(self._texts)
+        chunk = Chunk(self.tokens[start:], text, self.logprobs[start:], self.ended)
         self.num_taken = len(self.tokens)
         self._texts.clear()
         return chunk

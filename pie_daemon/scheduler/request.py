@@ -25,6 +25,8 @@ class Chunk:
     """May lag `tokens` by half a character or a possible stop string; the last chunk catches up."""
     logprobs: list[Logprobs] = field(default_factory=list)
     """One per token; empty unless asked for."""
+    last: bool = field(default=False, compare=False)
+    """Nothing comes after it."""
 
 
 FinishKind = Literal[

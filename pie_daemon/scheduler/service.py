@@ -22,6 +22,7 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.alarm import Alarm
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.delivery import Notify, Wake, tell
 from pie_daemon.scheduler.gathering import Gathering, num_prompt_tokens
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
@@ -40,8 +41,6 @@ _log = logging.getLogger(__name__)
 
 IDLE_CHECK_S = 1.0
 """Silence after which the page accounting is proved, once."""
-
-Notify = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ class Scheduler:
                 self.adapters.require(adapter)
             return self._state.open_journal(owner, journal)
 
-    def store_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+    def store_pages(self, context: int, path: str, notify: Wake) -> PageJob:
         """Writes what is computed of a context to a file; `notify` is called when it is done."""
         with self._lock:
             self._require_alive()
@@ -191,7 +190,7 @@ class Scheduler:
         self._wake.set()
         return job
 
-    def load_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+    def load_pages(self, context: int, path: str, notify: Wake) -> PageJob:
         """Reads it into the cache, as far as there is room."""
         with self._lock:
             self._require_alive()
@@ -436,8 +435,7 @@ class Scheduler:
         self._masks.make(due)
         with self._lock:
             callbacks = [self._notify[request] for request in self._state.conclude()]
-        for notify in callbacks:
-            notify()
+        tell(callbacks)
 
     def _decide(self) -> Batch | None:
         with self._lock:
@@ -462,8 +460,7 @@ class Scheduler:
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]
         self._account(delivery.tokens)
-        for notify in callbacks:
-            notify()
+        tell(callbacks)
 
     def _move_pages(self, backend: Backend) -> None:
         """One file's share between two batches."""
@@ -484,8 +481,7 @@ class Scheduler:
     def _notify_all(self, requests: Iterable[int]) -> None:
         with self._lock:
             known = [self._notify.get(request) for request in requests]
-        for notify in filter(None, known):
-            notify()
+        tell(filter(None, known))
 
     def _fail(self, error: PieError) -> None:
         with self._lock:

@@ -71,7 +71,8 @@ def rig(tmp_path: Path, web: WebServer, recorder: Recorder) -> Iterator[Rig]:
     rig = Rig(tmp_path, mcp=McpConfig(servers={"test": server}))
     rig.limits = LimitsConfig(http_hosts=(f"127.0.0.1:{web.port}",), tools=("test",))
     write_adapter_files(rig.adapters / "a", r=1)
-    for name in ("guest-sdk", "echo", "guest-outside", "guest-passes", "adapted"):
+    programs = ("guest-sdk", "echo", "guest-outside", "guest-passes", "adapted", "text-completion")
+    for name in programs:
         rig.install(name)
     yield rig
     rig.close()
@@ -90,6 +91,7 @@ def test_programs_call_every_function_of_the_interface(
     rig.run("guest-outside", web=web.url(""))
     rig.run("guest-passes")
     rig.run("guest-passes", adapter="a")
+    rig.run("text-completion", prompt="x", stream=True, max_tokens=2)
     rig.run("adapted", max_tokens=1, prompts=[[[5, 6], "a"]])
 
     offered = {(one.name, name) for one in INTERFACES for name in one.functions}

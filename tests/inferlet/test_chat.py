@@ -44,6 +44,26 @@ def test_tool_calls_are_parted_from_the_text_and_remembered(pie: FakePie) -> Non
     assert [{"type": "function", "function": {"name": "add"}}] == pie.templates[0]["tools"]
 
 
+def test_a_relayed_reply_is_sent_and_remembered(pie: FakePie) -> None:
+    """The client has its text piece by piece; the next turn begins with it."""
+    pie.answers = [["hel", "", "lo"], ["bye"]]
+    chat = Chat(Model.open())
+    reply = chat.user("hi").relay()
+    assert [{"type": "delta", "text": text} for text in ("hel", "lo")] == pie.events
+    assert ("hello", "stop", 5) == (reply.text, reply.finish_reason, len(reply.tokens))
+    assert 7 == reply.usage.generated_tokens
+    chat.user("so").reply()
+    assert pie.prompts[1].startswith(pie.prompts[0] + "hello")
+
+
+def test_calls_stay_out_of_a_relayed_reply(pie: FakePie) -> None:
+    """With tools the text is sent, and the calls are in the reply."""
+    pie.answers = [["I will ", CALL[:15], CALL[15:]]]
+    reply = Chat(Model.open(), tools=[]).user("1+1").relay()
+    assert [{"type": "delta", "text": "I will "}] == pie.events
+    assert [ToolCall("call_0", "add", {"a": 1})] == reply.tool_calls
+
+
 def test_a_tools_answer_becomes_a_message(pie: FakePie) -> None:
     """Anything JSON is written as text for the template."""
     chat = Chat(Model.open()).tool(ToolCall("call_0", "add", {}), {"sum": 2})

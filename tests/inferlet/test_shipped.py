@@ -58,6 +58,18 @@ def test_completion_streams_its_text_and_its_usage(pie: FakePie, shipped: Load) 
     assert 1 == pie.options[0]["chunk_tokens"]
 
 
+def test_chat_that_offers_no_tools_streams_all_that_is_said(pie: FakePie, shipped: Load) -> None:
+    """Nobody could answer a call: what looks like one is text, streamed or not."""
+    messages = [{"role": "user", "content": "add"}]
+    pie.answers = [["Let me", CALL], ["Let me", CALL]]
+    streamed, whole = (
+        shipped("chat").run({"messages": messages, "stream": stream}) for stream in (True, False)
+    )
+    assert [{"type": "delta", "text": text} for text in ("Let me", CALL)] == pie.events[:-1]
+    assert streamed == whole
+    assert ("Let me" + CALL, "stop") == (whole["text"], whole["finish_reason"])
+
+
 @pytest.mark.parametrize("name", ["text-completion", "chat"])
 def test_a_misspelt_option_is_refused_before_anything_is_computed(
     pie: FakePie, shipped: Load, name: str

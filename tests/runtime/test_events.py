@@ -45,6 +45,19 @@ def test_a_read_is_bounded_but_never_empty_while_there_is_something() -> None:
     assert [2] == numbers(log, after=1, max_bytes=10)
 
 
+def test_what_is_put_is_there_at_once_and_wakes_its_readers_later() -> None:
+    """Every subscriber hears of it; what they return is left to the caller."""
+    log = EventLog()
+    heard: list[str] = []
+    log.subscribe(lambda: lambda: heard.append("woken"))
+    log.subscribe(lambda: heard.append("told"))
+    [wake] = log.put("message", b"one")
+    assert ([1], ["told"]) == (numbers(log), heard)
+    wake()
+    log.append("message", b"two")
+    assert ["told", "woken", "told", "woken"] == heard
+
+
 def test_subscribers_hear_of_every_append_until_they_leave() -> None:
     """Unsubscribing twice is harmless."""
     log = EventLog()

@@ -216,6 +216,19 @@ class Generation(Resource):
         self._context.held += tokens
         return SimpleNamespace(tokens=tokens, text=text, logprobs=self._logprobs(tokens))
 
+    def relay(self) -> Any:
+        """Everything at once."""
+        taken = []
+        while (chunk := self.next()) is not None:
+            taken.append(chunk)
+            if chunk.text:
+                self.pie.sent.append(json.dumps({"type": "delta", "text": chunk.text}))
+        return SimpleNamespace(
+            tokens=[token for chunk in taken for token in chunk.tokens],
+            text="".join(chunk.text for chunk in taken),
+            logprobs=[one for chunk in taken for one in chunk.logprobs],
+        )
+
     def _logprobs(self, tokens: list[int]) -> list[Any]:
         if self._num_top is None:
             return []

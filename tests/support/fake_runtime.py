@@ -15,6 +15,7 @@ import msgspec
 
 from pie_client import wire
 from pie_daemon.errors import PieError
+from pie_daemon.listener.seams import Wake
 
 Program = Callable[["FakeInstance"], None]
 
@@ -33,7 +34,7 @@ class FakeEventLog:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._events: deque[FakeEvent] = deque()
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], Wake | None]] = []
         self.acked = threading.Condition()
         self.last_seq = 0
         self.unacked_bytes = 0
@@ -44,15 +45,18 @@ class FakeEventLog:
         return len(self._callbacks)
 
     def append(self, kind: str, data: bytes, name: str = "") -> int:
+        for wake in self.put(kind, data, name):
+            wake()
+        return self.last_seq
+
+    def put(self, kind: str, data: bytes, name: str = "") -> list[Wake]:
         with self._lock:
             self.last_seq += 1
             self._events.append(FakeEvent(self.last_seq, kind, name, data))
             self.unacked_bytes += len(data)
             self.peak_bytes = max(self.peak_bytes, self.unacked_bytes)
             callbacks = list(self._callbacks)
-        for callback in callbacks:
-            callback()
-        return self.last_seq
+        return [wake for callback in callbacks if (wake := callback()) is not None]
 
     def read(self, after: int, max_bytes: int) -> list[FakeEvent]:
         taken: list[FakeEvent] = []
@@ -72,7 +76,7 @@ class FakeEventLog:
         with self.acked:
             self.acked.notify_all()
 
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[], Wake | None]) -> Wake:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 

@@ -29,6 +29,13 @@ const ways = {
     });
   },
 
+  relay(context, newTokens) {
+    const generation = started(context, newTokens, 1);
+    const { tokens } = generation.relay();
+    generation[Symbol.dispose]();
+    return Array.from(tokens);
+  },
+
   passes(context, newTokens) {
     const tokens = [];
     while (tokens.length < newTokens) {
@@ -44,10 +51,14 @@ const ways = {
   },
 };
 
-function chunks(context, newTokens, chunkTokens, seen) {
+function started(context, newTokens, chunkTokens) {
   const options = { temperature: 0, ignore_eos: true, max_tokens: newTokens };
-  const generation = generate(
+  return generate(
     context, JSON.stringify({ ...options, chunk_tokens: chunkTokens }), null, null);
+}
+
+function chunks(context, newTokens, chunkTokens, seen) {
+  const generation = started(context, newTokens, chunkTokens);
   const tokens = [];
   for (let chunk = generation.next(); chunk !== null; chunk = generation.next()) {
     tokens.push(...chunk.tokens);

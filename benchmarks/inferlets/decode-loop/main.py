@@ -39,6 +39,12 @@ def stream(context: Context, new_tokens: int) -> list[int]:
         return generation.tokens
 
 
+def relay(context: Context, new_tokens: int) -> list[int]:
+    options = {"temperature": 0.0, "ignore_eos": True, "max_tokens": new_tokens}
+    with context.generate(chunk_tokens=1, **options) as generation:
+        return generation.relay().tokens
+
+
 def passes(context: Context, new_tokens: int) -> list[int]:
     tokens: list[int] = []
     while len(tokens) < new_tokens:
@@ -48,4 +54,4 @@ def passes(context: Context, new_tokens: int) -> list[int]:
     return tokens
 
 
-WAYS = {"generate": generate, "stream": stream, "passes": passes}
+WAYS = {"generate": generate, "stream": stream, "relay": relay, "passes": passes}

@@ -16,11 +16,18 @@ from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
 from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
+from pie_daemon.host.relay import Relay
 from pie_daemon.scheduler.params import GenerateParams
+from pie_daemon.scheduler.request import Chunk
 
 
 class Generation(HeldRequest):
     """A running generation."""
+
+    def __init__(self, host: HostContext, context: Context, relay: Relay, request: int) -> None:
+        super().__init__(host, context, request)
+        self.relay = relay
+        relay.request = request
 
 
 def generate(
@@ -35,8 +42,9 @@ def generate(
         adapter=digest_for(context.model, adapter),
         matcher=_matcher(context, constraint),
     )
-    request = context.model.scheduler.generate(context.id, params, host.mailbox.wake)
-    return Generation(host, context, request)
+    relay = Relay(host, context.model.scheduler)
+    request = context.model.scheduler.generate(context.id, params, relay.notify)
+    return Generation(host, context, relay, request)
 
 
 def _matcher(context: Context, constraint: Constraint | None) -> Matcher | None:
@@ -68,8 +76,14 @@ def _params(options: GenerateOptions) -> GenerateParams:
 def next_chunk(host: HostContext, generation: Generation) -> dict[str, Any] | None:
     host.mailbox.wait(lambda: generation.ready, None)
     chunk = generation.context.model.scheduler.take(generation.request)
-    if chunk is None:
-        return None
+    return None if chunk is None else _record(chunk)
+
+
+def relay(host: HostContext, generation: Generation) -> dict[str, Any]:
+    return _record(generation.relay.run())
+
+
+def _record(chunk: Chunk) -> dict[str, Any]:
     logprobs = [{"chosen": one.chosen, "top": one.top} for one in chunk.logprobs]
     return {"tokens": chunk.tokens, "text": chunk.text, "logprobs": logprobs}
 
@@ -94,6 +108,7 @@ def cancel(host: HostContext, generation: Generation) -> None:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]generation.subscribe": subscribe,
     "[method]generation.next": next_chunk,
+    "[method]generation.relay": relay,
     "[method]generation.finish": finish,
     "[method]generation.usage": usage,
     "[method]generation.cancel": cancel,

@@ -20,6 +20,7 @@ from pie_backend.batch import BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
+from pie_daemon.scheduler.delivery import Notify, Wake
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
@@ -30,7 +31,7 @@ from pie_daemon.scheduler.replicas.placement import PrefixAware, Routed
 from pie_daemon.scheduler.replicas.replica import Nowhere, Replica
 from pie_daemon.scheduler.replicas.stats import together
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
-from pie_daemon.scheduler.service import Common, Notify, OwnerUsage, Scheduler
+from pie_daemon.scheduler.service import Common, OwnerUsage, Scheduler
 from pie_daemon.scheduler.stats import SchedulerStats
 from pie_daemon.scheduler.worker import Worker
 
@@ -140,11 +141,11 @@ class Replicas:
         local = self._replicas[replica].open_journal(owner, journal)
         return self._register(Place(owner, replica, local))
 
-    def store_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+    def store_pages(self, context: int, path: str, notify: Wake) -> PageJob:
         place = self._placed(context)
         return self._home(place).store_pages(place.local, path, notify)
 
-    def load_pages(self, context: int, path: str, notify: Notify) -> PageJob:
+    def load_pages(self, context: int, path: str, notify: Wake) -> PageJob:
         place = self._placed(context)
         return self._home(place).load_pages(place.local, path, notify)
 

@@ -20,12 +20,15 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
     constraint = Constraint.response_format(opened, response_format)
     options["chunk_tokens"] = 1 if stream else 0
     wants_logprobs = options.get("logprobs") is not None
-    reply = Reply()
-    sent = 0  # tokens
-    for piece in chat.stream(reply, constraint=constraint, **options):
-        if stream:
-            send(piece, logprobs(reply, sent) if wants_logprobs else {})
-        sent = len(reply.tokens)
+    if stream and tools is None and not wants_logprobs:
+        reply = chat.relay(constraint=constraint, **options)
+    else:
+        reply = Reply()
+        sent = 0  # tokens
+        for piece in chat.stream(reply, constraint=constraint, **options):
+            if stream:
+                send(piece, logprobs(reply, sent) if wants_logprobs else {})
+            sent = len(reply.tokens)
     if stream:
         session.send_event("usage", **reply.usage.to_dict())
     answer = result(reply)

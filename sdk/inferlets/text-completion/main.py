@@ -24,14 +24,13 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
 
 
 def complete(generation: Generation, stream: bool, wants_logprobs: bool) -> dict[str, Any]:
-    sent = 0  # tokens
-    for chunk in generation:
-        if stream and chunk.text:
-            session.send_event(
-                "delta", text=chunk.text, **(logprobs(generation, sent) if wants_logprobs else {})
-            )
-            sent = len(generation.tokens)
-    if stream:
+    if not stream:
+        generation.collect()
+    else:
+        if wants_logprobs:
+            send_all(generation)
+        else:
+            generation.relay()
         session.send_event("usage", **generation.usage.to_dict())
     return {
         "text": generation.text,
@@ -40,6 +39,11 @@ def complete(generation: Generation, stream: bool, wants_logprobs: bool) -> dict
     }
 
 
-def logprobs(generation: Generation, start: int) -> dict[str, Any]:
-    """Of the tokens that came since the last piece of text."""
-    return {"tokens": generation.tokens[start:], "logprobs": generation.logprobs[start:]}
+def send_all(generation: Generation) -> None:
+    """Every piece of text, with the tokens that came since the one before."""
+    sent = 0  # tokens
+    for chunk in generation:
+        if chunk.text:
+            tokens, logprobs = generation.tokens[sent:], generation.logprobs[sent:]
+            session.send_event("delta", text=chunk.text, tokens=tokens, logprobs=logprobs)
+            sent = len(generation.tokens)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
+from inferlet import session
 from inferlet.adapter import Adapter
 from inferlet.constraint import Constraint
 from inferlet.context import Context, GenerateOptions
 from inferlet.errors import InvalidArgument
 from inferlet.generation import FinishReason, TokenLogprobs, Usage
 from inferlet.model import Model
-from inferlet.tool_calls import ToolCall, ToolCallParser
+from inferlet.tool_calls import PlainText, ToolCall, ToolCallParser
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -97,9 +98,9 @@ class Chat:
         **options: Unpack[GenerateOptions],
     ) -> Iterator[str | ToolCall]:
         """Pieces of text and tool calls as they come; the whole gathers in `reply`, its tokens
-        and logprobs up to each piece."""
+        and logprobs up to each piece. Without `tools` there are no calls, whatever the text is."""
         reply = Reply() if reply is None else reply
-        parser = ToolCallParser()
+        parser = PlainText() if self.tools is None else ToolCallParser()
         prompted = self._prompted()
         with prompted.generate(
             constraint=constraint, adapter=self.adapter, **options
@@ -111,6 +112,28 @@ class Chat:
             yield from _pieces(parser, parser.close(), reply)
             reply.usage, reply.finish_reason = generation.usage, generation.finish_reason
         self._remember(reply)
+
+    def relay(
+        self, *, constraint: Constraint | None = None, **options: Unpack[GenerateOptions]
+    ) -> Reply:
+        """Like `reply`, while the client gets the text as it comes, in events `delta`. Pie sends
+        them itself (`Generation.relay`); with `tools` the program does, to keep calls out of the
+        text."""
+        reply = Reply()
+        if self.tools is not None:
+            for piece in self.stream(reply, constraint=constraint, **options):
+                if isinstance(piece, str):
+                    session.send_event("delta", text=piece)
+            return reply
+        with self._prompted().generate(
+            constraint=constraint, adapter=self.adapter, **options
+        ) as generation:
+            generation.relay()
+            reply.text, reply.tokens = generation.text, generation.tokens
+            reply.logprobs = generation.logprobs
+            reply.usage, reply.finish_reason = generation.usage, generation.finish_reason
+        self._remember(reply)
+        return reply
 
     def close(self) -> None:
         """Gives the KV cache back; the messages stay, and a next turn starts a new one."""
@@ -137,7 +160,9 @@ class Chat:
         self.add(message)
 
 
-def _pieces(parser: ToolCallParser, text: str, reply: Reply) -> Iterator[str | ToolCall]:
+def _pieces(
+    parser: ToolCallParser | PlainText, text: str, reply: Reply
+) -> Iterator[str | ToolCall]:
     if text:
         reply.text += text
         yield text

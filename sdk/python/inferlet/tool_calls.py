@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,18 @@ class ToolCallParser:
         if not isinstance(name, str) or not isinstance(arguments, dict):
             return block
         self.calls.append(ToolCall(f"call_{len(self.calls)}", name, arguments))
+        return ""
+
+
+class PlainText:
+    """A parser where there are no tools to call: all of it is text."""
+
+    calls: Sequence[ToolCall] = ()
+
+    def feed(self, text: str) -> str:
+        return text
+
+    def close(self) -> str:
         return ""
 
 

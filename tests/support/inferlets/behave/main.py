@@ -73,6 +73,39 @@ def do_generate(prompt: str, max_tokens: int, repeat: int = 1, **options: Any) -
     return made
 
 
+def do_relay(
+    prompts: list[str], max_tokens: int, first: int = 0, **options: Any
+) -> list[tuple[list[int], str, str | None]]:
+    """All of them run from the start; one is relayed after the other, the first `first` chunks of
+    each taken before. Says "over" after each. Tokens, text and finish reason of each."""
+    running = []
+    for prompt in prompts:
+        context = Context(Model.open())
+        context.append_text(prompt)
+        running.append(context.generate(max_tokens=max_tokens, **options))
+    made = []
+    for one in running:
+        for _ in range(first):
+            one.next()
+        one.relay()
+        session.send("over")
+        made.append((one.tokens, one.text, one.finish_reason))
+    return made
+
+
+def do_relay_again(prompt: str, max_tokens: int, **options: Any) -> tuple[str, list[int]]:
+    """Once more when the client has lagged behind for too long, after a word from it."""
+    context = Context(Model.open())
+    context.append_text(prompt)
+    generation = context.generate(max_tokens=max_tokens, **options)
+    try:
+        generation.relay()
+    except PieError as error:
+        session.receive()
+        return error.code, generation.relay().tokens
+    return "ok", generation.tokens
+
+
 def do_leak(prompt: str) -> None:
     """Leaves a generation running and ends by a trap: no destructor runs."""
     context = Context(Model.open())

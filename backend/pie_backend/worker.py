@@ -36,6 +36,10 @@ from pie_backend.channel import (
 )
 from pie_backend.create import build_kind
 
+NICE = 5
+"""Added to the daemon's. Its threads and its clients compute for moments, which nothing of a batch
+should hold up; beside a process that takes a core for good, a batch gets a quarter of that core."""
+
 Build = Callable[[bytearray], Backend]
 """From the first frame that the parent sends."""
 
@@ -111,4 +115,5 @@ def _end_with_parent(sock: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(NICE)  # ranks inherit it
     sys.exit(main(int(sys.argv[1]), _build))

@@ -25,6 +25,7 @@ from pie_backend.channel import Channel
 from pie_backend.create import create_backend
 from pie_backend.lifeline import Lifeline
 from pie_backend.process import ProcessBackend
+from pie_backend.worker import NICE
 from support.adapter_files import write_adapter_files
 
 HANG_S = 60.0
@@ -47,6 +48,13 @@ def open_worker() -> Iterator[Open]:
 
 def batch(step: int = 0) -> Batch:
     return Batch(step, [Row([1, 2, 3], 0, [5], [Sample(2, Sampling())]), Row([4] * 20, 0, [6, 9])])
+
+
+def test_a_worker_makes_way_for_the_daemon(open_worker: Open) -> None:
+    """Its priority is lower than that of the process that started it."""
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert min(19, mine + NICE) == os.getpriority(os.PRIO_PROCESS, open_worker().pid)
 
 
 def test_an_interruption_reaches_a_burst(open_worker: Open) -> None:

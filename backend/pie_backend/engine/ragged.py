@@ -25,7 +25,7 @@ class Span:
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
     spans: list[Span]
-    """Rows of one token, by rising number of pages, then the longer ones."""
+    """By rising number of tokens, and those of equally many by rising number of pages."""
     num_single: int
     """How many spans hold one token; they are spans[:num_single] and tokens [0, num_single)."""
     order: list[int]
@@ -43,7 +43,7 @@ class RaggedBatch:
 def flatten(rows: list[Row], page_size: int, place: torch.device = _CPU) -> RaggedBatch:
     """Tensors are at `place`."""
     reaches = [reach_of(row, page_size) for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, reaches[i].start))
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens), reaches[i].start))
     spans: list[Span] = []
     tokens: list[int] = []
     positions: list[int] = []

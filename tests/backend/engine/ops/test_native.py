@@ -13,6 +13,7 @@ from pie_backend.engine.attention.gathered import GatheredAttention
 from pie_backend.engine.devices.cpu import CpuDevice
 from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache, KVShape
+from pie_backend.engine.ops.native import attention
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
@@ -175,6 +176,7 @@ class Case:
         self.native = NativeAttention(kernels, self.caches[1], num_heads)
         self.generator, self.heads, self.head_dim = generator, heads, head_dim
         self.page_size = page_size
+        self.unused = list(range(200))
 
     def pools(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return list(zip(*(cache._pool for cache in self.caches), strict=True))
@@ -205,6 +207,76 @@ def test_rows_of_one_token(
     """Of lengths around a vector, a page and a round of the kernel."""
     case = Case(kernels, generator, heads, head_dim)
     case.check([case.row(start, 1) for start in (0, 1, 15, 16, 17, 100, 255, 256, 600)])
+
+
+def branch(case: Case, trunk: list[int], num_tokens: int, more: int = 1) -> Row:
+    """A row of `more` tokens after pages of others and `num_tokens` in pages of its own."""
+    num_pages = -(-(num_tokens + more) // case.page_size)
+    own = [case.unused.pop() for _ in range(num_pages)]
+    return Row([0] * more, len(trunk) * case.page_size + num_tokens, [*trunk, *own])
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (7, 1), (20, 2)])
+@pytest.mark.parametrize("head_dim", [32, 64, 256])
+def test_rows_that_begin_with_the_same_pages(
+    kernels: Kernels,
+    generator: torch.Generator,
+    heads: tuple[int, int],
+    head_dim: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On two levels, beside rows that share nothing."""
+    monkeypatch.setattr(attention, "_WORTH", 1)
+    case = Case(kernels, generator, heads, head_dim)
+    trunk, twig = list(range(17)), list(range(17, 23))
+    rows = [branch(case, trunk, number % 5) for number in range(6)]
+    rows += [branch(case, trunk + twig, 3 * number) for number in range(11)]
+    rows += [Row([0], 70, [150, 151, 152, 153, 154]), Row([0], 0, [155])]
+    case.check(rows)
+    plan = case.native.plan(flatten(rows, case.page_size))
+    assert plan.singles is not None
+    assert (plan.singles.together is not None) == kernels.gathers_together
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 8, 32])
+def test_shared_pages_of_other_sizes(
+    kernels: Kernels,
+    generator: torch.Generator,
+    page_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "_WORTH", 1)
+    case = Case(kernels, generator, page_size=page_size)
+    case.check([branch(case, list(range(67)), number) for number in range(3)])
+
+
+def test_rows_that_share_pages_but_hide_some_are_by_themselves(
+    kernels: Kernels, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_WORTH", 1)
+    case = Case(kernels, generator)
+    trunk = list(range(8))
+    rows = [branch(case, trunk, number) for number in range(4)]
+    hiding = Row([0], 130, [*trunk, 190], hidden=[(5, 20), (40, 41)])
+    masking = Row([0], 129, [*trunk, 191], attention=[b"\xf0" * 17])
+    case.check([hiding, *rows, masking, branch(case, trunk, 2, more=5)])
+
+
+@pytest.mark.parametrize("num_tokens", [2, 5, 32, 33])
+def test_rows_of_a_few_tokens(
+    kernels: Kernels,
+    generator: torch.Generator,
+    num_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of which sees those before it; beside single ones, longer ones and masked ones."""
+    monkeypatch.setattr(attention, "_WORTH", 1)
+    case = Case(kernels, generator)
+    masked = case.row(7, 3, attention=[b"\xff\x00", b"\xf7\x01", b"\xbf\x03"])
+    short = [Row([0] * num_tokens, 100, list(range(9))), Row([0] * num_tokens, 0, [10, 11, 12])]
+    case.check(
+        [Row([0] * 50, 20, [20, 21, 22, 23, 24]), *short, Row([0], 40, [30, 31, 32]), masked]
+    )
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 8, 32])

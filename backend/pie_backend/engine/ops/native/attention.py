@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from ctypes import c_void_p
+from array import array
+from ctypes import byref, c_void_p
 from dataclasses import dataclass
+from itertools import accumulate, chain, takewhile
 
 import torch
 
 from pie_backend.engine.attention.gathered import GatheredAttention, PrefillRow, unseen_places
 from pie_backend.engine.kv_cache import KVCache
-from pie_backend.engine.ops.native.library import Kernels
+from pie_backend.engine.ops.native.library import GATHERED, Kernels, TogetherAt
+from pie_backend.engine.ops.native.sharing import Sharing, find_sharing
 from pie_backend.engine.ragged import RaggedBatch, Span
+
+_WORTH = 2048
+"""Tokens that are not attended to again, from where on that pays for finding out."""
+_SHORT = 32
+"""Longer rows are faster with their context laid out for products."""
 
 
 @dataclass(frozen=True, slots=True)
 class SingleRows:
-    """All rows of one token; they are the first of the flat batch."""
+    """The first tokens of the flat batch, each as a row of one token: rows of one, and of a few."""
 
     pages: torch.Tensor
     """int32 [rows, widest table]; what lies beyond a row's table is never read."""
@@ -23,6 +31,27 @@ class SingleRows:
     """int64 [rows]: places that the row reaches, its own included."""
     biases: torch.Tensor | None
     """float32 [rows, longest]: 0 where a row sees, -inf elsewhere; None: all see all."""
+    together: Together | None
+
+
+class Together:
+    """Rows that begin with the same pages, as the kernels want them."""
+
+    def __init__(self, sharing: Sharing, num_heads: int) -> None:
+        groups = [group for level in sharing.levels for group in level]
+        firsts = accumulate((len(group.rows) for group in groups), initial=0)
+        levels = accumulate(map(len, sharing.levels), initial=0)
+        spans = ((at, len(g.rows), g.begin, g.end) for at, g in zip(firsts, groups, strict=False))
+        self._gathered = torch.empty(len(sharing.begins) * num_heads * GATHERED)
+        # Far cheaper than tensors, when they are as small.
+        self._arrays = (
+            array("q", sharing.begins),
+            array("i", chain.from_iterable(group.rows for group in groups)),
+            array("q", chain.from_iterable(spans)),
+            array("q", levels),
+        )
+        begins, *rest = (numbers.buffer_info()[0] for numbers in self._arrays)
+        self.at = TogetherAt(begins, self._gathered.data_ptr(), *rest, len(sharing.levels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +69,53 @@ class NativeAttention:
     def __init__(self, kernels: Kernels, cache: KVCache, num_heads: int) -> None:
         self.kernels = kernels
         self.cache = cache
+        self.num_heads = num_heads
         self.by_torch = GatheredAttention(cache, num_heads)
         addresses = [cache.layer_address(layer) for layer in range(cache.shape.num_layers)]
         self.planes = (c_void_p * len(addresses))(*addresses)
         """Of all layers: where each one's keys and values are."""
 
     def plan(self, batch: RaggedBatch) -> NativeStep:
-        singles = batch.spans[: batch.num_single]
-        longer = [self._longer(span) for span in batch.spans[batch.num_single :]]
+        num_short = batch.num_single
+        if self.kernels.gathers_together:
+            num_short += _num_short(batch.spans[batch.num_single :])
+        longer = [self._longer(span) for span in batch.spans[num_short:]]
         causal = [row for row in longer if isinstance(row, CausalRow)]
         scratch = torch.empty(
             max((self._scratch_size(row) for row in causal), default=0), dtype=torch.bfloat16
         )
-        rows = _single_rows(singles) if singles else None
+        rows = self._single_rows(batch.spans[:num_short]) if num_short else None
         return NativeStep(self, batch.slots, rows, longer, scratch)
 
+    def _single_rows(self, spans: list[Span]) -> SingleRows:
+        reaches = [span.reach for span in spans]
+        counts = [span.end - span.begin for span in spans]
+        width = max(reach.num_pages for reach in reaches)
+        padded = [reach.pages + [0] * (width - reach.num_pages) for reach in reaches]
+        tables = [table for table, count in zip(padded, counts, strict=True) for _ in range(count)]
+        lengths = [r.start + i + 1 for r, n in zip(reaches, counts, strict=True) for i in range(n)]
+        biases = None
+        if any(map(_is_partial, spans)):
+            biases = torch.zeros(len(lengths), max(lengths))
+            singles = spans[: counts.count(1)]  # the others see all before them
+            biases[: len(singles)].masked_fill_(unseen_places(singles, max(lengths)), -torch.inf)
+        pages = torch.tensor(tables, dtype=torch.int32)
+        together = self._together(spans, counts, tables)
+        return SingleRows(pages, torch.tensor(lengths), biases, together)
+
+    def _together(
+        self, spans: list[Span], counts: list[int], tables: list[list[int]]
+    ) -> Together | None:
+        if not self.kernels.gathers_together:
+            return None
+        page_size = self.cache.shape.page_size
+        wholes = [0 if _is_partial(span) else span.reach.start // page_size for span in spans]
+        each = [whole for whole, count in zip(wholes, counts, strict=True) for _ in range(count)]
+        sharing = find_sharing(tables, each, page_size)
+        return Together(sharing, self.num_heads) if sharing.num_spared >= _WORTH else None
+
     def _longer(self, span: Span) -> CausalRow | PrefillRow:
-        if span.row.attention is not None or span.reach.hidden:
+        if _is_partial(span):
             return self.by_torch.prefill_row(span)
         pages = torch.tensor(span.reach.pages, dtype=torch.int32)
         return CausalRow(span.begin, span.end, span.reach.start, pages)
@@ -122,6 +181,7 @@ class NativeStep:
             width,
             0 if biases is None else biases.shape[1],
             q.shape[2] ** -0.5,
+            None if rows.together is None else byref(rows.together.at),
         )
 
     def _attend_causal(
@@ -148,14 +208,13 @@ class NativeStep:
         return shape.num_kv_heads, queries, shape.head_dim, cache.plane_size, shape.page_size
 
 
-def _single_rows(spans: list[Span]) -> SingleRows:
-    reaches = [span.reach for span in spans]
-    width = max(reach.num_pages for reach in reaches)
-    tables = [reach.pages + [0] * (width - reach.num_pages) for reach in reaches]
-    lengths = [reach.start + 1 for reach in reaches]
-    biases = None
-    if any(span.reach.hidden or span.row.attention is not None for span in spans):
-        biases = torch.zeros(len(spans), max(lengths)).masked_fill_(
-            unseen_places(spans, max(lengths)), -torch.inf
-        )
-    return SingleRows(torch.tensor(tables, dtype=torch.int32), torch.tensor(lengths), biases)
+def _is_partial(span: Span) -> bool:
+    """There is something before the row's tokens, or among them, that they do not see."""
+    return bool(span.reach.hidden) or span.row.attention is not None
+
+
+def _num_short(spans: list[Span]) -> int:
+    """How many at the beginning are short and causal."""
+    return sum(
+        1 for _ in takewhile(lambda s: s.end - s.begin <= _SHORT and not _is_partial(s), spans)
+    )

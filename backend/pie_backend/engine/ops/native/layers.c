@@ -13,6 +13,7 @@ typedef struct {
     const i64 *positions, *slots, *lengths;
     const int32_t *pages;
     const float *biases;
+    const Together *together;
 } Batch;
 
 typedef struct {
@@ -75,17 +76,27 @@ void pie_write(const bf16 *k, const bf16 *v, bf16 *planes, const i64 *slots, i64
         }
 }
 
+// All levels and then each row by itself; pieces: [MAX_LEVELS + 1]
+static void attend_all_part(const Rows *all, Pieces *pieces) {
+    for (i64 level = 0; all->together && level < all->together->num_levels; level++) {
+        gather_part(all, level, pieces + level);
+#pragma omp barrier
+    }
+    attend_part(all, pieces + MAX_LEVELS);
+}
+
 // q [rows][q_stride] -> out [rows][kv_heads * queries * size]. planes [2][kv_heads][plane];
-// pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null.
+// pages [rows][width]; lengths [rows]; biases [rows][bias_stride] float32 or null; together or null.
 void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, const i64 *lengths,
                      const float *biases, bf16 *out, i64 rows, i64 q_stride, i64 kv_heads,
                      i64 queries, i64 size, i64 plane, i64 page_size, i64 width, i64 bias_stride,
-                     float scale) {
-    const Rows all = {q,       planes, pages, lengths,   biases, out,         rows, q_stride,
-                      kv_heads, queries, size, plane, page_size, width, bias_stride, scale};
-    Pieces pieces = {0};
+                     float scale, const Together *together) {
+    const Rows all = {q,        planes,  pages, lengths, biases,    out,   rows,        q_stride,
+                      kv_heads, queries, size,  plane,   page_size, width, bias_stride, scale,
+                      together};
+    Pieces pieces[MAX_LEVELS + 1] = {0};
 #pragma omp parallel num_threads(pie_threads)
-    attend_part(&all, &pieces);
+    attend_all_part(&all, pieces);
 }
 
 // Places query and key of each token, and puts key and value where they belong.
@@ -131,7 +142,7 @@ typedef struct {
     Rows rows;
     const float *head_norms;
     bf16 *qkv, *planes;
-    Pieces pieces[PRODUCTS], tasks;
+    Pieces pieces[PRODUCTS], tasks[MAX_LEVELS + 1];
 } Work;
 
 // Where results of one layer are, until the next one overwrites them.
@@ -155,7 +166,8 @@ static void lay_out(const Model *model, const Batch *batch, const Layer *layer, 
         followed(job_of(&layer->down, at.inner, at.hidden, at.wide, rows), PLUS, at.hidden);
     work->rows = (Rows){at.qkv, planes, batch->pages, batch->lengths, batch->biases, at.seen, rows,
                         layer->qkv.n, model->kv_heads, model->queries, model->size, model->plane,
-                        model->page_size, batch->width, batch->bias_stride, model->scale};
+                        model->page_size, batch->width, batch->bias_stride, model->scale,
+                        batch->together};
 }
 
 static void layer_part(const Model *model, const Batch *batch, Work *work, const Work *end,
@@ -170,7 +182,7 @@ static void layer_part(const Model *model, const Batch *batch, Work *work, const
         if (product != QKV) continue;
         place_part(model, batch, work->head_norms, work->qkv, work->planes);
 #pragma omp barrier
-        attend_part(&work->rows, &work->tasks);
+        attend_all_part(&work->rows, work->tasks);
 #pragma omp barrier
     }
 }

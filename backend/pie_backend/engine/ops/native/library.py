@@ -11,7 +11,10 @@ import torch
 from pie_backend.engine.ops.native.build import load
 
 PLAIN, SILU, TIMES, PLUS = range(4)
-"""What follows a matrix product; numbered as in each linear.c."""
+"""What follows a matrix product; numbered as in shared.h."""
+
+GATHERED = 258
+"""Numbers for each query, as in shared.h."""
 
 _NAMES = {"avx512": "AVX-512", "avx2": "AVX2"}
 _P, _N = c_void_p, c_int64
@@ -27,10 +30,18 @@ class ModelAt(Structure):
     ]
 
 
+class TogetherAt(Structure):
+    _fields_ = [
+        *[(name, _P) for name in ("begins", "gathered", "members", "groups", "levels")],
+        ("num_levels", _N),
+    ]
+
+
 class BatchAt(Structure):
     _fields_ = [
         *[(name, _N) for name in ("rows", "width", "bias_stride")],
         *[(name, _P) for name in ("positions", "slots", "lengths", "pages", "biases")],
+        ("together", POINTER(TogetherAt)),
     ]
 
 
@@ -60,13 +71,15 @@ class Kernels:
         self.likeliest = _bind(library, "likeliest", [_P, _P, _N, _N])
         self.place = _bind(library, "place", [_P] * 4 + [_N] * 4 + [c_float])
         self.write = _bind(library, "write", [_P] * 4 + [_N] * 5)
-        self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float])
+        self.attend_rows = _bind(library, "attend_rows", [_P] * 6 + [_N] * 9 + [c_float, _P])
         self.attend_causal = _bind(library, "attend_causal", [_P] * 5 + [_N] * 8 + [c_float])
         self.pack = _bind(library, "pack", [_P, _P, _N, _N])
         self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
         self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
         model, batch, layers = POINTER(ModelAt), POINTER(BatchAt), POINTER(LayerAt)
         self.layers = _bind(library, "layers", [model, batch, layers, _P, _N] + [_P] * 6)
+        self.gathers_together = bool(library.pie_gathers_together())
+        """Several rows' attention to the pages that they begin with."""
         library.pie_layers_work_size.restype = _N
         self.layers_work_size = int(library.pie_layers_work_size())
 

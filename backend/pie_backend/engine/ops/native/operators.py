@@ -21,7 +21,7 @@ from pie_backend.engine.ops.native.layers import (
     NativePlacement,
 )
 from pie_backend.engine.ops.native.library import Kernels
-from pie_backend.engine.ops.native.together import native_layers
+from pie_backend.engine.ops.native.whole import native_layers
 from pie_backend.engine.sampling import likeliest
 from pie_backend.engine.transformer import DecoderLayer, Layers
 

@@ -86,10 +86,24 @@ typedef struct {
     const int32_t *pages;
     const float *bias;  // [length], added to the scores, or null
     bf16 *out;          // [queries][size]
-    i64 length, page_size, size;
+    float *gathered;    // [queries], or null: what comes of tokens before `begin`
+    i64 begin, length, page_size, size;
     int queries;
     float scale;
 } Task;
+
+// Rows of which several begin with the same pages: what these come to is gathered first, for all of
+// a group at a time. Groups of one level have no row in common; those of the next go on from there.
+typedef struct {
+    const i64 *begins;       // [rows]: the first token that a row attends to by itself
+    float *gathered;         // [rows][kv_heads * queries][GATHERED]
+    const int32_t *members;  // rows, group by group
+    const i64 *groups;       // [groups][4]: its first member, how many, tokens from, to
+    const i64 *levels;       // [num_levels + 1]: each one's first group
+    i64 num_levels;
+} Together;
+
+enum { MAX_LEVELS = 4, GATHERED = MAX_SIZE + 2 /* sums, the largest score, the sum of weights */ };
 
 typedef struct {
     const bf16 *q, *planes;
@@ -99,9 +113,17 @@ typedef struct {
     bf16 *out;
     i64 rows, q_stride, kv_heads, queries, size, plane, page_size, width, bias_stride;
     float scale;
+    const Together *together;  // or null
 } Rows;
 
 void attend_part(const Rows *all, Pieces *pieces);
+
+// Of one level; there are none where `pie_gathers_together` says so.
+void gather_part(const Rows *all, i64 level, Pieces *pieces);
+
+static inline float *gathered_of(const Rows *all, i64 row, i64 query) {
+    return all->together->gathered + (row * all->kv_heads * all->queries + query) * GATHERED;
+}
 
 // Of all rows, their heads, and `most` queries of each at a time.
 static inline Task task_of(const Rows *all, i64 number, i64 most) {
@@ -115,6 +137,8 @@ static inline Task task_of(const Rows *all, i64 number, i64 most) {
         .pages = all->pages + row * all->width,
         .bias = all->biases ? all->biases + row * all->bias_stride : 0,
         .out = all->out + (row * all->kv_heads * all->queries + query) * all->size,
+        .gathered = all->together && all->together->begins[row] ? gathered_of(all, row, query) : 0,
+        .begin = all->together ? all->together->begins[row] : 0,
         .length = all->lengths[row],
         .page_size = all->page_size,
         .size = all->size,

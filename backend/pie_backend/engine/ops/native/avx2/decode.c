@@ -163,3 +163,7 @@ void attend_part(const Rows *all, Pieces *pieces) {
         attend(&task);
     }
 }
+
+void gather_part(const Rows *all, i64 level, Pieces *pieces) { (void)all, (void)level, (void)pieces; }
+
+int pie_gathers_together(void) { return 0; }

@@ -16,7 +16,7 @@ typedef struct {
 // One round ahead, a little at a time: whoever asks for much at once has to wait for it.
 static void fetch_some(const Task *task, const Task *next, i64 token, int keys) {
     const Task *from = token + ROUND < task->length ? task : next;
-    const i64 at = from == task ? token + ROUND : token % ROUND;
+    const i64 at = from == task ? token + ROUND : next->begin + (token - task->begin) % ROUND;
     const bf16 *plane = keys ? from->keys : from->values;
     const i64 end = min64(at + 16, from->length);
     for (i64 i = at; i < end;) {
@@ -146,11 +146,13 @@ static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
 static void attend(const Task *task, const Task *next) {
     State state;
     for (int i = 0; i < task->queries; i++) {
-        state.largest[i] = -INFINITY;
-        state.total[i] = 0;
-        for (i64 d = 0; d < task->size / 16; d++) state.sums[i][d] = _mm512_setzero_ps();
+        const float *before = task->gathered ? task->gathered + i * GATHERED : 0;
+        state.largest[i] = before ? before[MAX_SIZE] : -INFINITY;
+        state.total[i] = before ? before[MAX_SIZE + 1] : 0;
+        for (i64 d = 0; d < task->size / 16; d++)
+            state.sums[i][d] = before ? _mm512_loadu_ps(before + d * 16) : _mm512_setzero_ps();
     }
-    for (i64 begin = 0; begin < task->length; begin += ROUND) {
+    for (i64 begin = task->begin; begin < task->length; begin += ROUND) {
         const i64 end = min64(task->length, begin + ROUND);
         locate(task, &state, begin, end);
         for (i64 token = begin; token < end; token += 16) {

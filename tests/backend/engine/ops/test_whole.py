@@ -22,7 +22,7 @@ from pie_backend.engine.ops.native.layers import (
     NativePlacement,
 )
 from pie_backend.engine.ops.native.library import Kernels
-from pie_backend.engine.ops.native.together import NativeLayers, native_layers
+from pie_backend.engine.ops.native.whole import NativeLayers, native_layers
 from pie_backend.engine.ops.torch_ops import TorchNorm
 from pie_backend.engine.ragged import flatten
 from pie_backend.engine.rope import rotation_table

@@ -3,6 +3,7 @@ between two kernels, and waiting for all threads after each, cost such a step a 
 
 from __future__ import annotations
 
+from ctypes import pointer
 from dataclasses import dataclass
 
 import torch
@@ -130,4 +131,5 @@ def _batch_at(positions: torch.Tensor, slots: torch.Tensor, rows: SingleRows) ->
         rows.lengths.data_ptr(),
         rows.pages.data_ptr(),
         None if biases is None else biases.data_ptr(),
+        None if rows.together is None else pointer(rows.together.at),
     )

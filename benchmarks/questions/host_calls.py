@@ -61,7 +61,7 @@ FUNCTIONS = {
     "inference.generation.finish": 1000,
     "inference.generation.usage": 1000,
     "inference.forward-pass, drop": 500,
-    "inference.forward-pass.sample": 60,
+    "inference.forward-pass.sample": 600,
     "session.send, 44 characters": 500,
     "messaging.push, subscription.next": 500,
     "storage.get": 500,

@@ -7,7 +7,7 @@ computes. The scheduler's thread goes round `take -> decide -> run -> deliver`.
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,7 +62,8 @@ class OwnerUsage(msgspec.Struct, frozen=True):
 
 
 def _random_seed() -> int:
-    return secrets.randbits(64)
+    # Not the system's numbers: they give up the interpreter lock, and nobody guards a secret here.
+    return random.getrandbits(64)
 
 
 class Scheduler:

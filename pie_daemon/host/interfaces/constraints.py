@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pie_daemon.errors import PieError
@@ -84,7 +85,11 @@ def rollback(host: HostContext, constraint: Constraint, num_tokens: int) -> None
 
 
 def mask(host: HostContext, constraint: Constraint) -> list[int]:
-    return runs_of(constraint.matcher.mask(), constraint.model.info.vocab_size)
+    return _runs(constraint.matcher.mask(), constraint.model.info.vocab_size)
+
+
+_runs = lru_cache(maxsize=64)(runs_of)
+"""Grammars come back to the same mask, within a string for example. Nobody changes the answer."""
 
 
 def complete(host: HostContext, constraint: Constraint) -> bool:

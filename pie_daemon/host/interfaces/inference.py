@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
-from pie_daemon.host.interfaces.options import GenerateOptions, parse_options
+from pie_daemon.host.interfaces.options import MAX_REMEMBERED, GenerateOptions, parse_options
 from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
 from pie_daemon.host.relay import Relay
 from pie_daemon.scheduler.params import GenerateParams
@@ -37,11 +38,13 @@ def generate(
     constraint: Constraint | None,
     adapter: Adapter | None,
 ) -> Generation:
-    params = replace(
-        _params(parse_options(options)),
-        adapter=digest_for(context.model, adapter),
-        matcher=_matcher(context, constraint),
-    )
+    params = _params_of(options)
+    if constraint is not None or adapter is not None:
+        params = replace(
+            params,
+            adapter=digest_for(context.model, adapter),
+            matcher=_matcher(context, constraint),
+        )
     relay = Relay(host, context.model.scheduler)
     request = context.model.scheduler.generate(context.id, params, relay.notify)
     return Generation(host, context, relay, request)
@@ -60,10 +63,22 @@ def _matcher(context: Context, constraint: Constraint | None) -> Matcher | None:
     return constraint.matcher.fork()
 
 
+def _params_of(text: str) -> GenerateParams:
+    """What programs write again and again is read once."""
+    return _read_before(text) if len(text) <= MAX_REMEMBERED else _read(text)
+
+
+def _read(text: str) -> GenerateParams:
+    return _params(parse_options(text))
+
+
+_read_before = lru_cache(maxsize=256)(_read)
+
+
 def _params(options: GenerateOptions) -> GenerateParams:
     return GenerateParams(
         sampling=options.sampling(),
-        fresh_seed=options.seed is None,
+        fresh_seed=options.seed is None and options.temperature > 0,
         max_tokens=options.max_tokens,
         stop_tokens=tuple(options.stop_tokens),
         stop_strings=tuple(options.stop_strings),

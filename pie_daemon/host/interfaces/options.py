@@ -26,6 +26,8 @@ _NO_ADJUSTMENT = Adjustment()
 _MaxDraft = Annotated[int, Meta(ge=0, le=MAX_DRAFT)]
 _Match = Annotated[int, Meta(ge=1, le=MAX_MATCH)]
 _DEFAULT_DRAFTS = DraftParams()
+MAX_REMEMBERED = 256
+"""Characters of options; what is longer has biases, and is seldom written twice."""
 
 
 class NgramSpeculation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from pie_daemon.errors import PieError
-from pie_daemon.host.interfaces.options import GenerateOptions
+from pie_daemon.host.interfaces.options import MAX_REMEMBERED, GenerateOptions
 
 _SAMPLING = frozenset(
     (
@@ -19,10 +19,6 @@ _SAMPLING = frozenset(
 )
 KEYS = _SAMPLING | {"draw"}
 """Those of sdk/wit/schemas/sample.json."""
-
-
-_MAX_REMEMBERED = 256
-"""Characters; what is longer has biases, and is seldom written twice."""
 
 
 class SampleOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +33,7 @@ def parse_sample_options(text: str) -> SampleOptions:
     Raises:
         PieError: invalid-argument, naming what is wrong.
     """
-    return _parsed_before(text) if len(text) <= _MAX_REMEMBERED else _parsed(text)
+    return _parsed_before(text) if len(text) <= MAX_REMEMBERED else _parsed(text)
 
 
 def _parsed(text: str) -> SampleOptions:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import zmq
-import zmq.asyncio
 
 from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_reply, encode
 from pie_client.errors import LinkLost, NotRunning, PieError, VersionMismatch
+from pie_client.loop_socket import LoopSocket
 
 _R = TypeVar("_R", bound=wire.Reply)
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -100,10 +100,7 @@ class Link:
         """Sends without asking for an answer; False when it cannot be sent now."""
         if self._lost is not None:
             return False
-        try:
-            sent = self._socket.send_multipart(encode(message, NOTICE), flags=zmq.NOBLOCK)
-            asyncio.ensure_future(sent).result()
-        except zmq.Again:
+        if not self._socket.send(encode(message, NOTICE)):
             return False
         self._sent_s = self._loop.time()
         return True
@@ -119,27 +116,26 @@ class Link:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
             # Also when the closing itself is cancelled.
-            self._socket.disable_monitor()
-            self._monitor.close(0)
-            self._socket.close(0)
+            self._dealer.disable_monitor()
+            self._monitor.close()
+            self._socket.close()
             self._context.term()
 
     # --- inside -------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _ANSWER_LIMIT_BYTES)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._dealer = dealer = self._context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.MAXMSGSIZE, _ANSWER_LIMIT_BYTES)
         # A silent reconnect would meet a daemon that does not know this client any more. With -1,
         # which means never, libzmq throws away what had arrived before the connection ended.
-        self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
-        self._socket.ipv6 = "[" in self._endpoint
-        self._monitor = self._socket.get_monitor_socket(_ENDED)
-        self._spawn(self._watch_connection())
-        self._spawn(self._read())
+        dealer.setsockopt(zmq.RECONNECT_IVL, _NEVER_MS)
+        dealer.ipv6 = "[" in self._endpoint
+        self._monitor = LoopSocket(dealer.get_monitor_socket(_ENDED), self._on_end)
+        self._socket = LoopSocket(dealer, self._on_message)
         try:
-            self._socket.connect(self._endpoint)
+            dealer.connect(self._endpoint)
         except zmq.ZMQError as error:
             self._end(f"not an endpoint: {error.strerror}")
 
@@ -159,19 +155,19 @@ class Link:
                 "invalid-argument",
                 f"a message of {len(frames[1])} bytes is over the daemon's limit of {limit_bytes}",
             )
-        await self._socket.send_multipart(frames)
+        await self._socket.send_in_turn(frames)
         self._sent_s = self._loop.time()
 
-    async def _read(self) -> None:
-        while self._lost is None:
-            frames = await self._socket.recv_multipart()
-            self._heard_s = self._loop.time()
-            try:
-                correlation, reply = decode_reply(frames, _ANSWER_LIMIT_BYTES)
-            except WireError as error:
-                self._end(f"it does not speak Pie's protocol ({error.message})")
-                return
-            self._dispatch(correlation, reply)
+    def _on_message(self, frames: list[bytes]) -> None:
+        if self._lost is not None:
+            return
+        self._heard_s = self._loop.time()
+        try:
+            correlation, reply = decode_reply(frames, _ANSWER_LIMIT_BYTES)
+        except WireError as error:
+            self._end(f"it does not speak Pie's protocol ({error.message})")
+            return
+        self._dispatch(correlation, reply)
 
     def _dispatch(self, correlation: int, reply: wire.AnyReply) -> None:
         if isinstance(reply, wire.Goodbye):
@@ -188,12 +184,11 @@ class Link:
                 on_reply(reply)
             future.set_result(reply)
 
-    async def _watch_connection(self) -> None:
-        frames = await self._monitor.recv_multipart()
+    def _on_end(self, frames: list[bytes]) -> None:
         event, _ = struct.unpack("=hi", frames[0])
         # What arrived before the end counts: answers, and the reason in a goodbye.
-        while self._lost is None and await self._socket.poll(0):  # noqa: ASYNC110 - no polling
-            await asyncio.sleep(0)
+        while self._lost is None and self._socket.read():
+            pass
         self._end(_REASONS.get(event, "the handshake failed; is it a Pie daemon?"))
 
     async def _keep_alive(self) -> None:
@@ -206,7 +201,7 @@ class Link:
             elif now_s - self._sent_s > heartbeat_s / 2:
                 # Sent and forgotten: any answer counts as life.
                 frames = encode(wire.Ping(), next(self._ids))
-                await self._socket.send_multipart(frames)
+                await self._socket.send_in_turn(frames)
                 self._sent_s = now_s
 
     def _end(self, reason: str) -> None:

@@ -17,7 +17,7 @@ from pie_daemon.gateway.errors import ApiError, refused
 from pie_daemon.gateway.request import Ask
 from pie_daemon.runtime.instance import Instance
 from pie_daemon.runtime.outcome import Budgets
-from pie_daemon.scheduler.delivery import Wake
+from pie_daemon.scheduler.telling import Wake
 
 _READ_BYTES = 64 << 10
 """Of each program between two turns of the loop; what is more waits in its log."""

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pie_daemon.host.interfaces.launch import LaunchOptions
     from pie_daemon.host.outside import Tools, Web
     from pie_daemon.host.topics import Topics
-    from pie_daemon.scheduler.delivery import Wake
     from pie_daemon.scheduler.journal import Journal
     from pie_daemon.scheduler.replicas.front import Replicas
     from pie_daemon.scheduler.service import Scheduler
+    from pie_daemon.scheduler.telling import Wake
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The text of a generation on its way to the client, without its program.
 
 A program that sends on every chunk as it comes would be woken for each of them. While a relay is
-open the scheduler's thread does that in its place, and wakes the program only at the end, or when
-it would have to wait: that the client catches up is waited for on the program's own thread.
+open a thread of the scheduler does that in its place, and wakes the program only at the end, or
+when it would have to wait: a client that lags behind is waited for on the program's own thread.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from pie_daemon.errors import PieError
 from pie_daemon.host.context import HostContext
-from pie_daemon.scheduler.delivery import Wake
 from pie_daemon.scheduler.request import Chunk
+from pie_daemon.scheduler.telling import Later, Wake
 
 if TYPE_CHECKING:
     from pie_daemon.scheduler.replicas.front import Replicas
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """Of one generation. `run` belongs to the program's thread, `notify` to any."""
+    """Of one generation. `run` belongs to the program's thread, all else to any."""
 
     def __init__(self, host: HostContext, scheduler: Scheduler | Replicas) -> None:
         self.request = -1
@@ -36,8 +36,15 @@ class Relay:
         self._unsent = b""
         self._passed_on: list[Chunk] = []
 
-    def notify(self) -> list[Wake]:
-        """There is something to take. What it returns wakes those who read what was sent."""
+    def notify(self) -> Later | None:
+        """There is something to take."""
+        if self._open:
+            return self._send
+        self._mailbox.wake()
+        return None
+
+    def _send(self) -> list[Wake]:
+        """What it returns wakes those who read it."""
         with self._lock:
             wakes = self._try_to_pass_on() if self._open else []
             if self._open:

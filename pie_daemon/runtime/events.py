@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pie_daemon.host.context import EventKind
-from pie_daemon.scheduler.delivery import Wake
+from pie_daemon.scheduler.telling import Wake
 
 Hear = Callable[[], Wake | None]
 """Told of an append. What it returns wakes whoever reads; it may be called a little later."""

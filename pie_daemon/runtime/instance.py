@@ -20,7 +20,7 @@ from pie_daemon.runtime.family import Accounts, Family
 from pie_daemon.runtime.grants import Grants
 from pie_daemon.runtime.outcome import Outcome, Usage
 from pie_daemon.runtime.programs import Program
-from pie_daemon.scheduler.delivery import Wake
+from pie_daemon.scheduler.telling import Wake
 
 State = Literal["starting", "running", "finished"]
 _log = structlog.get_logger()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pie_backend.base import BackendError
@@ -96,23 +96,6 @@ class Lost:
     jobs: list[PageJob] = field(default_factory=list)
     convicted: bool = False
     """One of the requests was what killed it."""
-
-
-Wake = Callable[[], None]
-
-Notify = Callable[[], Sequence[Wake] | None]
-"""Says that a request has something to take. What it returns is called once everybody was told, so
-that whoever is woken by it finds the work of all."""
-
-
-def tell(callbacks: Iterable[Notify]) -> None:
-    later: list[Wake] = []
-    try:
-        for notify in callbacks:
-            later.extend(notify() or ())
-    finally:
-        for wake in later:
-            wake()
 
 
 Answer = tuple[list[int], Sequence[Logprobs | None], Sequence[Probed]]

@@ -22,7 +22,6 @@ from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.alarm import Alarm
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.delivery import Notify, Wake, tell
 from pie_daemon.scheduler.gathering import Gathering, num_prompt_tokens
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
@@ -35,6 +34,7 @@ from pie_daemon.scheduler.recovery import Recovery
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
 from pie_daemon.scheduler.state import SchedulerState
 from pie_daemon.scheduler.stats import RateMeter, SchedulerStats, stats_of
+from pie_daemon.scheduler.telling import Notify, Teller, Wake
 from pie_daemon.scheduler.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Scheduler:
         self._failure: PieError | None = None
         self._integrity_error: str | None = None
         self._notify: dict[int, Notify] = {}
+        self._teller = Teller(self.info.name)
         self._masks = MaskMaker(self.info.name, self._wake.set)
         self._last_batch = Batch(step=0, rows=[])
         self._computed = RateMeter()
@@ -318,6 +319,7 @@ class Scheduler:
 
     def start(self) -> None:
         self._worker.listen(self._wake.set)
+        self._teller.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -330,6 +332,7 @@ class Scheduler:
             self._thread.join()
         self._masks.close()
         self._fail(PieError("closed", f"the scheduler of {self.info.name} was stopped"))
+        self._teller.stop()
 
     def check(self) -> None:
         """Proves that pages, contexts and requests agree. Raises: IntegrityError."""
@@ -436,7 +439,7 @@ class Scheduler:
         self._masks.make(due)
         with self._lock:
             callbacks = [self._notify[request] for request in self._state.conclude()]
-        tell(callbacks)
+        self._teller.tell(callbacks)
 
     def _decide(self) -> Batch | None:
         with self._lock:
@@ -461,7 +464,7 @@ class Scheduler:
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]
         self._account(delivery.tokens)
-        tell(callbacks)
+        self._teller.tell(callbacks)
 
     def _move_pages(self, backend: Backend) -> None:
         """One file's share between two batches."""
@@ -482,7 +485,7 @@ class Scheduler:
     def _notify_all(self, requests: Iterable[int]) -> None:
         with self._lock:
             known = [self._notify.get(request) for request in requests]
-        tell(filter(None, known))
+        self._teller.tell(filter(None, known))
 
     def _fail(self, error: PieError) -> None:
         with self._lock:

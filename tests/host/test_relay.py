@@ -64,8 +64,12 @@ class Fake:
         for number, text in enumerate(texts, 1):
             is_last = last and number == len(texts)
             self.chunks.append(Chunk([ord(char) for char in text], text, last=is_last))
-            for wake in self.relay.notify():
-                wake()
+            self.tell()
+
+    def tell(self) -> None:
+        """What the scheduler does, all on this thread."""
+        for wake in [wake for later in [self.relay.notify()] if later for wake in later()]:
+            wake()
 
     def catch_up(self) -> None:
         """The client does."""
@@ -221,9 +225,22 @@ def test_the_error_of_a_generation_comes_after_its_text() -> None:
     with fake.relaying() as end:
         fake.say("a")
         fake.error = PieError("internal", "the backend died")
-        assert [] == fake.relay.notify()
+        fake.tell()
         assert "the backend died" in str(end())
     assert ["a"] == fake.sent
+
+
+def test_what_is_left_to_send_when_a_relay_ends_is_not_sent() -> None:
+    """The program was stopped between the two halves of being told."""
+    fake = Fake()
+    with fake.relaying() as end:
+        fake.chunks.append(Chunk([97], "a", last=True))
+        later = fake.relay.notify()
+        assert later is not None
+        fake.mailbox.stop("cancelled", "enough")
+        assert isinstance(end(), Stopped)
+        assert [] == list(later())
+    assert [] == fake.sent
 
 
 def test_a_program_that_is_stopped_sends_nothing_more() -> None:

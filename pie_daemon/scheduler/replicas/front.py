@@ -20,7 +20,6 @@ from pie_backend.batch import BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.config import SchedulerConfig
-from pie_daemon.scheduler.delivery import Notify, Wake
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
@@ -33,6 +32,7 @@ from pie_daemon.scheduler.replicas.stats import together
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
 from pie_daemon.scheduler.service import Common, OwnerUsage, Scheduler
 from pie_daemon.scheduler.stats import SchedulerStats
+from pie_daemon.scheduler.telling import Notify, Wake
 from pie_daemon.scheduler.worker import Worker
 
 _UNPLACED = -1

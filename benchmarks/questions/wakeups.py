@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 PROGRAM = "text-completion"
 NEW_TOKENS = 900
 WINDOW_S = 2.0
-WHOLE, STREAMED = "for the whole answer", "for every token, which goes to the client"
+WAYS: dict[str, dict[str, Any]] = {
+    "for the whole answer": {},
+    "for the whole answer, which is relayed by the token": {"stream": True},
+    "for every token, and send it with its log probability": {"stream": True, "logprobs": 0},
+}
+"""What programs wait for, and the options that make them do so."""
 
 
 class Moment(NamedTuple):
@@ -62,9 +67,9 @@ class Wakeups:
         try:
             daemon.install(PROGRAM)
             measured = {
-                (num_programs, how): _measure(daemon, num_programs, how == STREAMED)
+                (num_programs, how): _measure(daemon, num_programs, how)
                 for num_programs in counts
-                for how in (WHOLE, STREAMED)
+                for how in WAYS
             }
         finally:
             daemon.stop()
@@ -72,7 +77,7 @@ class Wakeups:
         return _answer(measured)
 
 
-def _measure(daemon: DaemonProcess, num_programs: int, stream: bool) -> Woken:
+def _measure(daemon: DaemonProcess, num_programs: int, how: str) -> Woken:
     with daemon.connect() as client, ExitStack() as stack:
         for number in range(num_programs):
             given = {
@@ -80,7 +85,7 @@ def _measure(daemon: DaemonProcess, num_programs: int, stream: bool) -> Woken:
                 "max_tokens": NEW_TOKENS,
                 "temperature": 0,
                 "ignore_eos": True,
-                "stream": stream,
+                **WAYS[how],
             }
             stack.enter_context(client.launch(PROGRAM, given))
         until(lambda: _running(client) == num_programs)
@@ -89,7 +94,7 @@ def _measure(daemon: DaemonProcess, num_programs: int, stream: bool) -> Woken:
         after = _moment(client, daemon.pid)
         assert _running(client) == num_programs, "they ended while they were watched"
     woken = _between(before, after)
-    say(f"  wakeups, {num_programs} programs, streamed {stream}: {woken}")
+    say(f"  wakeups, {num_programs} programs that wait {how}: {woken}")
     until(partial(_is_idle, daemon))
     return woken
 

@@ -46,7 +46,12 @@ class Relay:
     def _send(self) -> list[Wake]:
         """What it returns wakes those who read it."""
         with self._lock:
-            wakes = self._try_to_pass_on() if self._open else []
+            wakes: list[Wake] = []
+            if self._open:
+                try:
+                    wakes = self._pass_on()
+                except PieError:
+                    self._open = False  # its program asks as well, and is told
             if self._open:
                 return wakes
         self._mailbox.wake()
@@ -85,13 +90,6 @@ class Relay:
         for wake in wakes:
             wake()
 
-    def _try_to_pass_on(self) -> list[Wake]:
-        try:
-            return self._pass_on()
-        except PieError:
-            self._open = False  # its program asks as well, and is told
-            return []
-
     def _pass_on(self) -> list[Wake]:
         chunk = self._scheduler.take(self.request)
         if chunk is None:
@@ -100,14 +98,13 @@ class Relay:
             self._passed_on.append(chunk)
             self._ended = chunk.last
         self._open = not self._ended
-        return self._offer(delta(chunk.text)) if chunk is not None and chunk.text else []
-
-    def _offer(self, data: bytes) -> list[Wake]:
+        if chunk is None or not chunk.text:
+            return []
+        data = delta(chunk.text)
         wakes = self._ports.offer(data)
         if wakes is None:
             self._unsent, self._open = data, False
-            return []
-        return wakes
+        return wakes or []
 
 
 def delta(text: str) -> bytes:

@@ -41,11 +41,12 @@ class Follower:
 
     def pump(self) -> None:
         """Sends what the window and the client's queue allow."""
-        while self.session.open and not self.session.blocked:
+        log = self.instance.events
+        while self.sent < log.last_seq and self.session.open and not self.session.blocked:
             room_bytes = self._window_bytes - self._unacked_bytes
             if room_bytes <= 0:
                 return
-            events = self.instance.events.read(self.sent, room_bytes)
+            events = log.read(self.sent, room_bytes)
             if not events:
                 return
             for event in events:

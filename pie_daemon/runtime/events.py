@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pie_daemon.host.context import EventKind
 from pie_daemon.scheduler.telling import Wake
@@ -17,8 +17,7 @@ _OVERHEAD_BYTES = 64
 """Charged per event beside its data, so that a flood of empty messages is bounded as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     seq: int
     """From 1, without gaps."""
     kind: EventKind

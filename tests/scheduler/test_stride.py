@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.policy import FollowTheFirst
@@ -17,7 +19,7 @@ def test_a_page_table_is_made_once_for_all_rows_of_a_page() -> None:
     steps.run()
     assert steps.drain(request) == steps.expected(PROMPT, 8)
     tables = [batch.rows[0].pages for batch in steps.batches[1:]]
-    is_same = [one is before for before, one in zip(tables, tables[1:], strict=False)]
+    is_same = [one is before for before, one in pairwise(tables)]
     assert [True, True, False, True, True, True] == is_same
 
 

@@ -11,6 +11,8 @@ from pie_backend.batch import Adjustment, TokenCounts
 class RunningCounts:
     """Every distinct token once, in the order of its first occurrence."""
 
+    __slots__ = ("_num_prompt", "_packed_tokens", "_places", "_times", "_tokens")
+
     def __init__(self, prompt: Iterable[int]) -> None:
         self._places = {token: place for place, token in enumerate(dict.fromkeys(prompt))}
         self._num_prompt = len(self._places)

@@ -11,6 +11,8 @@ from pie_daemon.scheduler.counts import RunningCounts
 class Draws:
     """A draw after drafts sees what it would see had each of them been drawn."""
 
+    __slots__ = ("_counts", "_same", "_sampling", "counts", "num_drawn")
+
     def __init__(self, sampling: Sampling, counts: RunningCounts | None) -> None:
         self._sampling = sampling
         self._counts = counts

@@ -38,7 +38,7 @@ from pie_backend.create import build_kind
 
 NICE = 5
 """Added to the daemon's. Its threads and its clients compute for moments, which nothing of a batch
-should hold up; beside a process that takes a core for good, a batch gets a quarter of that core."""
+should hold up."""
 
 Build = Callable[[bytearray], Backend]
 """From the first frame that the parent sends."""

@@ -97,7 +97,7 @@ class Model:
         num_heads, num_kv_heads = self.heads
         planes = num_heads + 2 * num_kv_heads
         norms = 1 + 0.3 * self.normal(num_heads + num_kv_heads, HEAD_DIM).float()
-        rotations = rotation_table(RopeConfig(10_000.0, None), HEAD_DIM, 1024)
+        rotations = rotation_table(RopeConfig(10_000.0, None), HEAD_DIM, 4096)
         place = NativePlacement(
             self.kernels, rotations, self.heads, norms if self._has_head_norms else None, 1e-6
         )
@@ -157,9 +157,24 @@ def test_only_tokens_that_somebody_asks_about(kernels: Kernels) -> None:
     model.check([model.row(start) for start in (4, 9, 30)], torch.tensor([0, 2]))
 
 
-def test_longer_rows_go_one_by_one(kernels: Kernels) -> None:
+def test_longer_rows(kernels: Kernels) -> None:
+    """Beside single ones and alone; also of more tokens than stay in the cache at one time."""
     model = Model(kernels)
-    model.check([model.row(20), model.row(3, num_tokens=40)])
+    model.check([model.row(20), model.row(3, num_tokens=40), model.row(50, num_tokens=70)])
+    model.check([model.row(0, num_tokens=50)])
+    model.check([model.row(0, num_tokens=3000)])
+
+
+@pytest.mark.parametrize("kept", [[0], [1, 40, 99], [98, 99]])
+def test_longer_rows_of_which_few_tokens_are_asked_about(kernels: Kernels, kept: list[int]) -> None:
+    model = Model(kernels)
+    rows = [model.row(20), model.row(3, num_tokens=39), model.row(50, num_tokens=60)]
+    model.check(rows, torch.tensor(kept))
+
+
+def test_longer_rows_that_are_not_causal_go_one_by_one(kernels: Kernels) -> None:
+    model = Model(kernels)
+    model.check([model.row(70), model.row(50, num_tokens=3, hidden=[(3, 9)])])
 
 
 def test_batches_of_different_sizes_follow_each_other(kernels: Kernels) -> None:

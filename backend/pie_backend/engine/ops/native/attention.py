@@ -64,6 +64,11 @@ class CausalRow:
     pages: torch.Tensor
     """int32 [pages]"""
 
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        """As in `LongAt`."""
+        return self.begin, self.end - self.begin, self.start, self.pages.data_ptr()
+
 
 class NativeAttention:
     def __init__(self, kernels: Kernels, cache: KVCache, num_heads: int) -> None:
@@ -133,6 +138,14 @@ class NativeStep:
     singles: SingleRows | None
     longer: list[CausalRow | PrefillRow]
     scratch: torch.Tensor
+
+    @property
+    def causal_rows(self) -> list[CausalRow]:
+        return [row for row in self.longer if isinstance(row, CausalRow)]
+
+    @property
+    def has_torch_rows(self) -> bool:
+        return len(self.causal_rows) < len(self.longer)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """q, k and v are parts of one tensor, as `NativePlacement` leaves them."""

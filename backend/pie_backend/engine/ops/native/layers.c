@@ -8,12 +8,22 @@ typedef struct {
     const float *turns;  // [positions][size]: the complex rotation of each pair
 } Model;
 
+// Tokens [begin, begin + tokens) of the batch.
 typedef struct {
-    i64 rows, width, bias_stride;
+    i64 begin, tokens, start;
+    const int32_t *pages;
+} Long;
+
+// Its first `rows` tokens are rows of one token each, the others of `num_long` longer ones.
+typedef struct {
+    i64 tokens, rows, width, bias_stride, num_long, num_kept;
     const i64 *positions, *slots, *lengths;
     const int32_t *pages;
     const float *biases;
     const Together *together;
+    const Long *longer;
+    bf16 *scratch;    // as in pie_attend_causal
+    const i64 *kept;  // tokens whose states are wanted, ascending; null: all
 } Batch;
 
 typedef struct {
@@ -99,13 +109,24 @@ void pie_attend_rows(const bf16 *q, const bf16 *planes, const int32_t *pages, co
     attend_all_part(&all, pieces);
 }
 
+// q [tokens][q_stride] -> out [tokens][kv_heads * queries * size]; planes as above; scratch holds 2 *
+// kv_heads * size numbers for each token of the context, rounded up to 32 tokens.
+void pie_attend_causal(const bf16 *q, const bf16 *planes, const int32_t *pages, bf16 *scratch,
+                       bf16 *out, i64 tokens, i64 start, i64 q_stride, i64 kv_heads, i64 queries,
+                       i64 size, i64 plane, i64 page_size, float scale) {
+    const Row row = {q,        planes,  pages, scratch, out,       tokens, start, q_stride,
+                     kv_heads, queries, size,  plane,   page_size, scale};
+#pragma omp parallel num_threads(pie_threads)
+    attend_causal_part(&row);
+}
+
 // Places query and key of each token, and puts key and value where they belong.
 static void place_part(const Model *model, const Batch *batch, const float *norms, bf16 *qkv,
                        bf16 *planes) {
     const i64 size = model->size, kv_heads = model->kv_heads;
     const i64 rotated = kv_heads * (model->queries + 1), heads = rotated + kv_heads;
 #pragma omp for schedule(static) nowait
-    for (i64 i = 0; i < batch->rows * heads; i++) {
+    for (i64 i = 0; i < batch->tokens * heads; i++) {
         const i64 token = i / heads, head = i % heads;
         bf16 *x = qkv + i * size;
         if (head < rotated)
@@ -151,10 +172,10 @@ typedef struct {
 } Memory;
 
 static void lay_out(const Model *model, const Batch *batch, const Layer *layer, bf16 *planes,
-                    Memory at, Work *work) {
-    const i64 rows = batch->rows;
+                    int last, Memory at, Work *work) {
+    const i64 rows = last && batch->kept ? batch->num_kept : batch->tokens;
     *work = (Work){.head_norms = layer->head_norms, .qkv = at.qkv, .planes = planes};
-    work->jobs[QKV] = normed(job_of(&layer->qkv, at.hidden, at.qkv, at.wide, rows),
+    work->jobs[QKV] = normed(job_of(&layer->qkv, at.hidden, at.qkv, at.wide, batch->tokens),
                              layer->attention_norm, model->eps);
     work->jobs[OUTPUT] =
         followed(job_of(&layer->output, at.seen, at.hidden, at.wide, rows), PLUS, at.hidden);
@@ -164,39 +185,67 @@ static void lay_out(const Model *model, const Batch *batch, const Layer *layer, 
     work->jobs[GATE].then = &work->up;
     work->jobs[DOWN] =
         followed(job_of(&layer->down, at.inner, at.hidden, at.wide, rows), PLUS, at.hidden);
-    work->rows = (Rows){at.qkv, planes, batch->pages, batch->lengths, batch->biases, at.seen, rows,
+    work->rows = (Rows){at.qkv, planes, batch->pages, batch->lengths, batch->biases, at.seen, batch->rows,
                         layer->qkv.n, model->kv_heads, model->queries, model->size, model->plane,
                         model->page_size, batch->width, batch->bias_stride, model->scale,
                         batch->together};
 }
 
-static void layer_part(const Model *model, const Batch *batch, Work *work, const Work *end,
-                       i64 *first) {
+static void attend_longer_part(const Batch *batch, const Rows *rows) {
+    const i64 width = rows->kv_heads * rows->queries * rows->size;
+    for (const Long *one = batch->longer; one < batch->longer + batch->num_long; one++) {
+        const Row row = {rows->q + one->begin * rows->q_stride, rows->planes, one->pages,
+                         batch->scratch, rows->out + one->begin * width, one->tokens, one->start,
+                         rows->q_stride, rows->kv_heads, rows->queries, rows->size, rows->plane,
+                         rows->page_size, rows->scale};
+        attend_causal_part(&row);
+    }
+}
+
+// What the last layer goes on with lies at the beginning, in order.
+static void keep(const Batch *batch, const Work *work) {
+    const Job *output = &work->jobs[OUTPUT];
+    for (i64 i = 0; i < batch->num_kept; i++) {
+        const i64 from = batch->kept[i];
+        memmove(work->rows.out + i * output->k, output->x + from * output->k, output->k * sizeof(bf16));
+        memmove(output->y + i * output->n, output->other + from * output->n, output->n * sizeof(bf16));
+    }
+}
+
+static void attention_part(const Model *model, const Batch *batch, Work *work, int last) {
+    place_part(model, batch, work->head_norms, work->qkv, work->planes);
+#pragma omp barrier
+    if (batch->rows) attend_all_part(&work->rows, work->tasks);
+    attend_longer_part(batch, &work->rows);
+#pragma omp barrier
+    if (!last || !batch->kept) return;
+#pragma omp single
+    keep(batch, work);
+}
+
+static void layer_part(const Model *model, const Batch *batch, Work *work, int last, i64 *first) {
     for (int product = QKV; product < PRODUCTS; product++) {
         Work *owner = product == DOWN ? work + 1 : work;
         const int following = (product + 1) % PRODUCTS;
         const Next next = {&owner->jobs[following], &owner->pieces[following]};
         *first = linear_part(&work->jobs[product], &work->pieces[product], *first,
-                             owner < end ? next : (Next){0});
+                             last && product == DOWN ? (Next){0} : next);
 #pragma omp barrier
-        if (product != QKV) continue;
-        place_part(model, batch, work->head_norms, work->qkv, work->planes);
-#pragma omp barrier
-        attend_all_part(&work->rows, work->tasks);
-#pragma omp barrier
+        if (product == QKV) attention_part(model, batch, work, last);
     }
 }
 
-// All layers of a batch whose rows are one token each: hidden [rows][numbers], in place. planes:
+// All layers: hidden [tokens][numbers], in place; of the tokens kept at its beginning. planes:
 // [layers], as in pie_attend_rows. work: [layers].
 void pie_layers(const Model *model, const Batch *batch, const Layer *layers, bf16 *const *planes,
                 i64 count, bf16 *hidden, bf16 *qkv, bf16 *seen, bf16 *inner, bf16 *wide, Work *work) {
     const Memory at = {hidden, qkv, seen, inner, wide};
-    for (i64 i = 0; i < count; i++) lay_out(model, batch, layers + i, planes[i], at, work + i);
+    for (i64 i = 0; i < count; i++)
+        lay_out(model, batch, layers + i, planes[i], i == count - 1, at, work + i);
 #pragma omp parallel num_threads(pie_threads)
     {
         i64 first = take_piece(&work->pieces[QKV]);
-        for (i64 i = 0; i < count; i++) layer_part(model, batch, work + i, work + count, &first);
+        for (i64 i = 0; i < count; i++) layer_part(model, batch, work + i, i == count - 1, &first);
     }
 }
 

@@ -37,11 +37,18 @@ class TogetherAt(Structure):
     ]
 
 
+class LongAt(Structure):
+    _fields_ = [*[(name, _N) for name in ("begin", "tokens", "start")], ("pages", _P)]
+
+
 class BatchAt(Structure):
     _fields_ = [
-        *[(name, _N) for name in ("rows", "width", "bias_stride")],
+        *[(name, _N) for name in ("tokens", "rows", "width", "bias_stride")],
+        *[(name, _N) for name in ("num_long", "num_kept")],
         *[(name, _P) for name in ("positions", "slots", "lengths", "pages", "biases")],
         ("together", POINTER(TogetherAt)),
+        ("longer", POINTER(LongAt)),
+        *[(name, _P) for name in ("scratch", "kept")],
     ]
 
 

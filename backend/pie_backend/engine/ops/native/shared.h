@@ -118,6 +118,18 @@ typedef struct {
 
 void attend_part(const Rows *all, Pieces *pieces);
 
+// A row of several tokens, of which each attends to all before it.
+typedef struct {
+    const bf16 *q, *planes;
+    const int32_t *pages;
+    bf16 *scratch, *out;
+    i64 tokens, start, q_stride, kv_heads, queries, size, plane, page_size;
+    float scale;
+} Row;
+
+// All threads wait for each other at its end.
+void attend_causal_part(const Row *row);
+
 // Of one level; there are none where `pie_gathers_together` says so.
 void gather_part(const Rows *all, i64 level, Pieces *pieces);
 

@@ -1,5 +1,5 @@
-"""All layers in one call, where the rows of a batch are one token each: what Python and torch do
-between two kernels, and waiting for all threads after each, cost such a step a tenth."""
+"""All layers in one call: what Python and torch do between two kernels, and waiting for all threads
+after each, cost a step of few rows a tenth."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from pie_backend.engine.attention.base import AttentionStep
-from pie_backend.engine.ops.native.attention import NativeStep, SingleRows
+from pie_backend.engine.ops.native.attention import NativeStep
 from pie_backend.engine.ops.native.layers import NativeLinear, NativeNorm, NativePlacement
-from pie_backend.engine.ops.native.library import BatchAt, Kernels, LayerAt, ModelAt
+from pie_backend.engine.ops.native.library import BatchAt, Kernels, LayerAt, LongAt, ModelAt
 from pie_backend.engine.transformer import DecoderLayer, Layers, OneByOne
 
 
@@ -47,7 +47,8 @@ def _parts_of(layer: DecoderLayer) -> _Parts | None:
 
 
 class NativeLayers:
-    """Implements `Layers`; other batches go kernel by kernel, with the same numbers to the bit."""
+    """Implements `Layers`. Batches with rows that torch attends to go kernel by kernel, with the
+    same numbers to the bit."""
 
     def __init__(self, kernels: Kernels, each: list[DecoderLayer], parts: list[_Parts]) -> None:
         self.each = each
@@ -69,31 +70,21 @@ class NativeLayers:
         step: AttentionStep,
         kept: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if not isinstance(step, NativeStep) or step.singles is None or step.longer:
+        if not isinstance(step, NativeStep) or step.has_torch_rows:
             return self._one_by_one(hidden, positions, step, kept)
         hidden = hidden.contiguous()
-        self._together(hidden, positions.contiguous(), step, step.singles)
-        return hidden if kept is None else hidden[kept]
-
-    def _together(
-        self, hidden: torch.Tensor, positions: torch.Tensor, step: NativeStep, rows: SingleRows
-    ) -> None:
-        batch = _batch_at(positions, step.slots, rows)
-        qkv, seen, inner = self._room(len(hidden))
-        planes = step.attention.planes
         self._run(
             self._model_at(step),
-            batch,
+            _batch_at(positions.contiguous(), step, kept),
             self._layers,
-            planes,
+            step.attention.planes,
             len(self._layers),
             hidden.data_ptr(),
-            qkv,
-            seen,
-            inner,
+            *self._room(len(hidden)),
             self._wide.data_ptr(),
             self._work.data_ptr(),
         )
+        return hidden if kept is None else hidden[: len(kept)]
 
     def _model_at(self, step: NativeStep) -> ModelAt:
         cache = step.attention.cache
@@ -121,15 +112,23 @@ class NativeLayers:
         return places
 
 
-def _batch_at(positions: torch.Tensor, slots: torch.Tensor, rows: SingleRows) -> BatchAt:
-    biases = rows.biases
+def _batch_at(positions: torch.Tensor, step: NativeStep, kept: torch.Tensor | None) -> BatchAt:
+    rows, longer = step.singles, [LongAt(*row.numbers) for row in step.causal_rows]
+    biases = None if rows is None else rows.biases
+    together = None if rows is None or rows.together is None else pointer(rows.together.at)
     return BatchAt(
-        *rows.pages.shape,
+        len(positions),
+        *((0, 0) if rows is None else rows.pages.shape),
         0 if biases is None else biases.shape[1],
+        len(longer),
+        0 if kept is None else len(kept),
         positions.data_ptr(),
-        slots.data_ptr(),
-        rows.lengths.data_ptr(),
-        rows.pages.data_ptr(),
+        step.slots.data_ptr(),
+        None if rows is None else rows.lengths.data_ptr(),
+        None if rows is None else rows.pages.data_ptr(),
         None if biases is None else biases.data_ptr(),
-        None if rows.together is None else pointer(rows.together.at),
+        together,
+        (LongAt * len(longer))(*longer),
+        step.scratch.data_ptr(),
+        None if kept is None else kept.data_ptr(),
     )

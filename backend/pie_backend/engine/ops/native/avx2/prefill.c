@@ -5,14 +5,6 @@
 enum { QUERIES = 24, KEYS = 128 /* of one round */ };
 
 typedef struct {
-    const bf16 *q, *planes;
-    const int32_t *pages;
-    bf16 *scratch, *out;
-    i64 tokens, start, q_stride, kv_heads, queries, size, plane, page_size;
-    float scale;
-} Row;
-
-typedef struct {
     float q[QUERIES * MAX_SIZE];  // by parts of at most six: [size][rows]
     float scores[MOST_ROWS][KEYS];  // of one part, as powers of two; then weights
     Pair sums[QUERIES][MAX_SIZE / COLUMNS];
@@ -140,24 +132,15 @@ static void attend(const Row *row, i64 head, i64 query, i64 token) {
     finish(row, &state, count, row->out + token * width + column, width);
 }
 
-// q [tokens][q_stride] -> out [tokens][kv_heads * queries * size]; planes as in decode.c; scratch
-// holds 2 * kv_heads * size numbers for each token of the context, rounded up to 32 tokens.
-void pie_attend_causal(const bf16 *q, const bf16 *planes, const int32_t *pages, bf16 *scratch,
-                       bf16 *out, i64 tokens, i64 start, i64 q_stride, i64 kv_heads, i64 queries,
-                       i64 size, i64 plane, i64 page_size, float scale) {
-    const Row row = {q,        planes,  pages, scratch, out,       tokens, start, q_stride,
-                     kv_heads, queries, size,  plane,   page_size, scale};
-    const i64 blocks = padded_context(&row) / COLUMNS, chunks = up_to(tokens, QUERIES) / QUERIES;
-#pragma omp parallel num_threads(pie_threads)
-    {
+void attend_causal_part(const Row *row) {
+    const i64 blocks = padded_context(row) / COLUMNS, chunks = up_to(row->tokens, QUERIES) / QUERIES;
 #pragma omp for collapse(2) schedule(static)
-        for (i64 head = 0; head < kv_heads; head++)
-            for (i64 block = 0; block < blocks; block++) pack_tokens(&row, head, block * COLUMNS);
-        // The last tokens see most: they come first, so that the short ones even out the end.
+    for (i64 head = 0; head < row->kv_heads; head++)
+        for (i64 block = 0; block < blocks; block++) pack_tokens(row, head, block * COLUMNS);
+    // The last tokens see most: they come first, so that the short ones even out the end.
 #pragma omp for collapse(3) schedule(dynamic)
-        for (i64 head = 0; head < kv_heads; head++)
-            for (i64 chunk = chunks - 1; chunk >= 0; chunk--)
-                for (i64 query = 0; query < queries; query++)
-                    attend(&row, head, query, chunk * QUERIES);
-    }
+    for (i64 head = 0; head < row->kv_heads; head++)
+        for (i64 chunk = chunks - 1; chunk >= 0; chunk--)
+            for (i64 query = 0; query < row->queries; query++)
+                attend(row, head, query, chunk * QUERIES);
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from pie_backend.base import BackendError
 from pie_backend.batch import BackendInfo, Batch, Probe, Row, Sample
 
@@ -11,7 +9,7 @@ from pie_backend.batch import BackendInfo, Batch, Probe, Row, Sample
 def check_batch(batch: Batch, info: BackendInfo) -> None:
     """Raises BackendError naming the row and what is wrong with it."""
     for number, row in enumerate(batch.rows):
-        complaint = next(_complaints(row, info), None)
+        complaint = _complaint(row, info)
         if complaint is not None:
             raise BackendError(f"step {batch.step}, row {number}: {complaint}")
     for file in filter(None, (batch.store, batch.load)):
@@ -32,45 +30,55 @@ def _check_moves(batch: Batch, info: BackendInfo) -> None:
             )
 
 
-def _complaints(row: Row, info: BackendInfo) -> Iterator[str]:
+def _complaint(row: Row, info: BackendInfo) -> str | None:
+    return _about_place(row, info) or _about_visibility(row) or _about_questions(row, info) or None
+
+
+def _about_place(row: Row, info: BackendInfo) -> str:
     end = row.start + len(row.tokens)
     if not row.tokens or row.start < 0 or end > info.max_context:
-        yield f"covers positions [{row.start}, {end})"
+        return f"covers positions [{row.start}, {end})"
     if len(row.pages) * info.page_size < end:
-        yield f"{len(row.pages)} pages cannot hold {end} tokens"
+        return f"{len(row.pages)} pages cannot hold {end} tokens"
     if min(row.pages) < 0 or max(row.pages) >= info.num_pages:
-        yield f"pages are outside [0, {info.num_pages})"
+        return f"pages are outside [0, {info.num_pages})"
     if min(row.tokens) < 0 or max(row.tokens) >= info.vocab_size:
-        yield f"tokens are outside [0, {info.vocab_size})"
+        return f"tokens are outside [0, {info.vocab_size})"
     if row.positions is not None and not _fit(row.positions, len(row.tokens), info.max_context):
-        yield f"positions are not {len(row.tokens)} within the context"
-    yield from _visibility_complaints(row, end)
-    yield from _question_complaints(row, info)
+        return f"positions are not {len(row.tokens)} within the context"
+    return ""
 
 
-def _visibility_complaints(row: Row, end: int) -> Iterator[str]:
-    if (complaint := row.complaint_about_attention()) is not None:
-        yield complaint
-    if not row.hides_in_order:
-        yield f"hides {row.hidden}, which are not ranges in order within [0, {end})"
+def _about_visibility(row: Row) -> str:
+    if row.attention is not None and (complaint := row.complaint_about_attention()) is not None:
+        return complaint
+    if row.hidden and not row.hides_in_order:
+        end = row.start + len(row.tokens)
+        return f"hides {row.hidden}, which are not ranges in order within [0, {end})"
+    return ""
 
 
-def _question_complaints(row: Row, info: BackendInfo) -> Iterator[str]:
-    mask_bytes = -(-info.vocab_size // 8)
-    kinds: dict[str, Sequence[Sample | Probe]] = {"sample": row.samples, "probe": row.probes}
-    for kind, questions in kinds.items():
-        for number, question in enumerate(questions):
-            name = f"{kind} {number}"
-            if not 0 <= question.index < len(row.tokens):
-                yield f"{name} is after none of its {len(row.tokens)} tokens"
-            mask = question.mask
-            if mask is not None and len(mask) != mask_bytes:
-                yield f"{name} has a mask of {len(mask)} bytes, not {mask_bytes}"
-            if mask is not None and not any(mask):
-                yield f"{name} has a mask that allows nothing"
+def _about_questions(row: Row, info: BackendInfo) -> str:
+    for number, sample in enumerate(row.samples):
+        if complaint := _about_question(sample, row, info):
+            return f"sample {number} {complaint}"
     for number, probe in enumerate(row.probes):
+        if complaint := _about_question(probe, row, info):
+            return f"probe {number} {complaint}"
         if not all(0 <= token < info.vocab_size for token in probe.tokens):
-            yield f"probe {number} asks for tokens outside [0, {info.vocab_size})"
+            return f"probe {number} asks for tokens outside [0, {info.vocab_size})"
+    return ""
+
+
+def _about_question(question: Sample | Probe, row: Row, info: BackendInfo) -> str:
+    if not 0 <= question.index < len(row.tokens):
+        return f"is after none of its {len(row.tokens)} tokens"
+    if (mask := question.mask) is None:
+        return ""
+    mask_bytes = -(-info.vocab_size // 8)
+    if len(mask) != mask_bytes:
+        return f"has a mask of {len(mask)} bytes, not {mask_bytes}"
+    return "" if any(mask) else "has a mask that allows nothing"
 
 
 def _fit(positions: list[int], num_tokens: int, max_context: int) -> bool:

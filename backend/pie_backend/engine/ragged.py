@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from pie_backend.batch import Row
@@ -12,8 +13,7 @@ from pie_backend.engine.reach import Reach, reach_of
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, gc=False):
     """A row's tokens [begin, end) in the flat batch."""
 
     row: Row

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from pie_backend.batch import Row
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True, gc=False):
     """What the row attends to, as if the context held nothing else.
 
     Places count from the first slot of `pages`; rotary positions stay those of the context.

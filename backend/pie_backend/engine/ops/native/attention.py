@@ -93,30 +93,35 @@ class NativeAttention:
         return NativeStep(self, batch.slots, rows, longer, scratch)
 
     def _single_rows(self, spans: list[Span]) -> SingleRows:
-        reaches = [span.reach for span in spans]
-        counts = [span.end - span.begin for span in spans]
-        width = max(reach.num_pages for reach in reaches)
-        padded = [reach.pages + [0] * (width - reach.num_pages) for reach in reaches]
-        tables = [table for table, count in zip(padded, counts, strict=True) for _ in range(count)]
-        lengths = [r.start + i + 1 for r, n in zip(reaches, counts, strict=True) for i in range(n)]
-        biases = None
-        if any(map(_is_partial, spans)):
-            biases = torch.zeros(len(lengths), max(lengths))
-            singles = spans[: counts.count(1)]  # the others see all before them
-            biases[: len(singles)].masked_fill_(unseen_places(singles, max(lengths)), -torch.inf)
+        width = max(span.reach.num_pages for span in spans)
+        tables: list[list[int]] = []
+        lengths: list[int] = []
+        for span in spans:
+            reach, count = span.reach, span.end - span.begin
+            tables += [reach.pages + [0] * (width - reach.num_pages)] * count
+            lengths += range(reach.start + 1, reach.start + count + 1)
         pages = torch.tensor(tables, dtype=torch.int32)
-        together = self._together(spans, counts, tables)
+        biases, together = self._biases(spans, lengths), self._together(spans, tables)
         return SingleRows(pages, torch.tensor(lengths), biases, together)
 
-    def _together(
-        self, spans: list[Span], counts: list[int], tables: list[list[int]]
-    ) -> Together | None:
+    def _biases(self, spans: list[Span], lengths: list[int]) -> torch.Tensor | None:
+        if not any(map(_is_partial, spans)):
+            return None
+        singles = [span for span in spans if span.end - span.begin == 1]
+        biases = torch.zeros(len(lengths), max(lengths))
+        # The others see all before them.
+        biases[: len(singles)].masked_fill_(unseen_places(singles, max(lengths)), -torch.inf)
+        return biases
+
+    def _together(self, spans: list[Span], tables: list[list[int]]) -> Together | None:
         if not self.kernels.gathers_together:
             return None
         page_size = self.cache.shape.page_size
-        wholes = [0 if _is_partial(span) else span.reach.start // page_size for span in spans]
-        each = [whole for whole, count in zip(wholes, counts, strict=True) for _ in range(count)]
-        sharing = find_sharing(tables, each, page_size)
+        wholes: list[int] = []
+        for span in spans:
+            whole = 0 if _is_partial(span) else span.reach.start // page_size
+            wholes += [whole] * (span.end - span.begin)
+        sharing = find_sharing(tables, wholes, page_size)
         return Together(sharing, self.num_heads) if sharing.num_spared >= _WORTH else None
 
     def _longer(self, span: Span) -> CausalRow | PrefillRow:

@@ -40,7 +40,8 @@ class Sharing:
 def find_sharing(tables: Sequence[list[int]], wholes: Sequence[int], page_size: int) -> Sharing:
     """wholes: how many pages at the beginning of a row's table are seen by it as a whole."""
     search = _Search(tables, wholes, page_size, [0] * len(tables))
-    search.split(list(range(len(tables))), 0, 0, 0)
+    if len({table[0] for table in tables}) < len(tables):  # almost always it ends here
+        search.split(list(range(len(tables))), 0, 0, 0)
     return Sharing(search.levels, search.begins)
 
 

@@ -24,10 +24,13 @@ Notify = Callable[[], Later | None]
 
 
 class Teller:
-    """Belongs to the scheduler's thread, but for `stop`."""
+    """Belongs to the scheduler's thread, but for `stop`. What is left to do waits once, however
+    often it is asked for meanwhile."""
 
     def __init__(self, name: str) -> None:
-        self._queue: SimpleQueue[list[Later] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._left: dict[Later, None] = {}
+        self._goes_on: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=f"teller-{name}", daemon=True)
 
     def start(self) -> None:
@@ -35,22 +38,33 @@ class Teller:
 
     def stop(self) -> None:
         """After everything that was left to it."""
-        self._queue.put(None)
+        self._goes_on.put(False)
         if self._thread.is_alive():
             self._thread.join()
 
     def tell(self, callbacks: Iterable[Notify]) -> None:
         later = [one for notify in callbacks if (one := notify()) is not None]
-        if later:
-            self._queue.put(later)
+        if not later:
+            return
+        with self._lock:
+            is_first = not self._left
+            self._left.update(dict.fromkeys(later))
+        if is_first:
+            self._goes_on.put(True)
 
     def _main(self) -> None:
-        while (later := self._queue.get()) is not None:
-            wakes: list[Wake] = []
-            for one in later:
-                try:
-                    wakes.extend(one())
-                except Exception:  # noqa: BLE001 - the others are to be served
-                    _log.exception("what a program was to be told failed")
-            for wake in wakes:
-                wake()
+        while self._goes_on.get():
+            with self._lock:
+                later, self._left = self._left, {}
+            _do(later)
+
+
+def _do(later: Iterable[Later]) -> None:
+    wakes: list[Wake] = []
+    for one in later:
+        try:
+            wakes.extend(one())
+        except Exception:  # noqa: BLE001 - the others are to be served
+            _log.exception("what a program was to be told failed")
+    for wake in wakes:
+        wake()

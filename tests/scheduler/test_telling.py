@@ -81,3 +81,27 @@ def test_a_stop_comes_after_what_was_left_to_do() -> None:
     threading.Timer(0.01, held.set).start()
     teller.stop()
     assert ["done"] == heard
+
+
+def test_what_is_left_to_do_is_left_once(teller: Teller) -> None:
+    """However often it is announced before it is done."""
+    begun, held = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    def wait() -> list[Later]:
+        begun.set()
+        held.wait(30)
+        return []
+
+    def well() -> list[Later]:
+        heard.append("well")
+        return []
+
+    teller.tell([lambda: wait])
+    assert begun.wait(30)
+    for _ in range(5):
+        teller.tell([lambda: well])
+    held.set()
+    until(lambda: bool(heard))
+    teller.stop()
+    assert ["well"] == heard

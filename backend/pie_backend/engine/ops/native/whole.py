@@ -72,10 +72,11 @@ class NativeLayers:
     ) -> torch.Tensor:
         if not isinstance(step, NativeStep) or step.has_torch_rows:
             return self._one_by_one(hidden, positions, step, kept)
-        hidden = hidden.contiguous()
+        # Addresses do not keep what lies there.
+        hidden, positions = hidden.contiguous(), positions.contiguous()
         self._run(
             self._model_at(step),
-            _batch_at(positions.contiguous(), step, kept),
+            _batch_at(positions, step, kept),
             self._layers,
             step.attention.planes,
             len(self._layers),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,6 @@ from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops.native import attention
 from pie_backend.engine.ops.native.attention import NativeAttention
-from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
     Int8Linear,
     NativeLinear,
@@ -29,16 +26,6 @@ from pie_backend.engine.sampling import likeliest
 
 ROUNDING = 2**-8
 """Half a unit in the last place of bfloat16, relative."""
-
-
-@pytest.fixture(params=[True, False], ids=["tiles", "no-tiles"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    """With AMX, where the processor has it, and without."""
-    try:
-        yield Kernels(tiles=request.param)
-        Kernels()
-    except NoKernels as why:
-        pytest.skip(str(why))
 
 
 @pytest.fixture

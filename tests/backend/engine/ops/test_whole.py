@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,6 @@ from pie_backend.engine.devices.cpu import CpuDevice
 from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache, KVShape
 from pie_backend.engine.ops.native.attention import NativeAttention
-from pie_backend.engine.ops.native.build import NoKernels
 from pie_backend.engine.ops.native.layers import (
     Int8Linear,
     NativeLinear,
@@ -29,16 +27,6 @@ from pie_backend.engine.rope import rotation_table
 from pie_backend.engine.transformer import MLP, DecoderLayer, OneByOne, SelfAttention
 
 HIDDEN, INNER, HEAD_DIM, PAGE_SIZE, NUM_PAGES = 96, 160, 32, 16, 300
-
-
-@pytest.fixture(params=[True, False], ids=["tiles", "no-tiles"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    """With AMX, where the processor has it, and without."""
-    try:
-        yield Kernels(tiles=request.param)
-        Kernels()
-    except NoKernels as why:
-        pytest.skip(str(why))
 
 
 class Model:

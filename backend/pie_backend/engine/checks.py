@@ -9,8 +9,7 @@ from pie_backend.batch import BackendInfo, Batch, Probe, Row, Sample
 def check_batch(batch: Batch, info: BackendInfo) -> None:
     """Raises BackendError naming the row and what is wrong with it."""
     for number, row in enumerate(batch.rows):
-        complaint = _complaint(row, info)
-        if complaint is not None:
+        if complaint := _complaint(row, info):
             raise BackendError(f"step {batch.step}, row {number}: {complaint}")
     for file in filter(None, (batch.store, batch.load)):
         if not all(0 <= page < info.num_pages for page in file.pages) or file.first < 0:
@@ -30,8 +29,8 @@ def _check_moves(batch: Batch, info: BackendInfo) -> None:
             )
 
 
-def _complaint(row: Row, info: BackendInfo) -> str | None:
-    return _about_place(row, info) or _about_visibility(row) or _about_questions(row, info) or None
+def _complaint(row: Row, info: BackendInfo) -> str:
+    return _about_place(row, info) or _about_visibility(row) or _about_questions(row, info)
 
 
 def _about_place(row: Row, info: BackendInfo) -> str:
@@ -50,7 +49,7 @@ def _about_place(row: Row, info: BackendInfo) -> str:
 
 
 def _about_visibility(row: Row) -> str:
-    if row.attention is not None and (complaint := row.complaint_about_attention()) is not None:
+    if (complaint := row.complaint_about_attention()) is not None:
         return complaint
     if row.hidden and not row.hides_in_order:
         end = row.start + len(row.tokens)

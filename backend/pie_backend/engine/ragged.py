@@ -21,6 +21,11 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     end: int
     reach: Reach
 
+    @property
+    def is_partial(self) -> bool:
+        """There is something before the row's tokens, or among them, that they do not see."""
+        return bool(self.reach.hidden) or self.row.attention is not None
+
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:

@@ -63,7 +63,7 @@ class PagedPlan:
 
 def plan_pages(batch: RaggedBatch, page_size: int) -> PagedPlan:
     spans = batch.spans
-    masked = [span for span in spans if span.row.attention is not None or span.reach.hidden]
+    masked = [span for span in spans if span.is_partial]
     plain = [span for span in spans if span.row.attention is None and not span.reach.hidden]
     lengths = [span.end - span.begin for span in spans]
     places = [np.arange(n) + span.reach.start for n, span in zip(lengths, spans, strict=True)]

@@ -105,7 +105,7 @@ class NativeAttention:
         return SingleRows(pages, torch.tensor(lengths), biases, together)
 
     def _biases(self, spans: list[Span], lengths: list[int]) -> torch.Tensor | None:
-        if not any(map(_is_partial, spans)):
+        if not any(span.is_partial for span in spans):
             return None
         singles = [span for span in spans if span.end - span.begin == 1]
         biases = torch.zeros(len(lengths), max(lengths))
@@ -119,13 +119,13 @@ class NativeAttention:
         page_size = self.cache.shape.page_size
         wholes: list[int] = []
         for span in spans:
-            whole = 0 if _is_partial(span) else span.reach.start // page_size
+            whole = 0 if span.is_partial else span.reach.start // page_size
             wholes += [whole] * (span.end - span.begin)
         sharing = find_sharing(tables, wholes, page_size)
         return Together(sharing, self.num_heads) if sharing.num_spared >= _WORTH else None
 
     def _longer(self, span: Span) -> CausalRow | PrefillRow:
-        if _is_partial(span):
+        if span.is_partial:
             return self.by_torch.prefill_row(span)
         pages = torch.tensor(span.reach.pages, dtype=torch.int32)
         return CausalRow(span.begin, span.end, span.reach.start, pages)
@@ -226,13 +226,8 @@ class NativeStep:
         return shape.num_kv_heads, queries, shape.head_dim, cache.plane_size, shape.page_size
 
 
-def _is_partial(span: Span) -> bool:
-    """There is something before the row's tokens, or among them, that they do not see."""
-    return bool(span.reach.hidden) or span.row.attention is not None
-
-
 def _num_short(spans: list[Span]) -> int:
     """How many at the beginning are short and causal."""
     return sum(
-        1 for _ in takewhile(lambda s: s.end - s.begin <= _SHORT and not _is_partial(s), spans)
+        1 for _ in takewhile(lambda s: s.end - s.begin <= _SHORT and not s.is_partial, spans)
     )

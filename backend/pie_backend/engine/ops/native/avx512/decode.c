@@ -145,13 +145,9 @@ static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
 
 static void attend(const Task *task, const Task *next) {
     State state;
-    for (int i = 0; i < task->queries; i++) {
-        const float *before = task->gathered ? task->gathered + i * GATHERED : 0;
-        state.largest[i] = before ? before[MAX_SIZE] : -INFINITY;
-        state.total[i] = before ? before[MAX_SIZE + 1] : 0;
-        for (i64 d = 0; d < task->size / 16; d++)
-            state.sums[i][d] = before ? _mm512_loadu_ps(before + d * 16) : _mm512_setzero_ps();
-    }
+    for (int i = 0; i < task->queries; i++)
+        resume(task->gathered ? task->gathered + i * GATHERED : 0, task->size, &state.largest[i],
+               &state.total[i], state.sums[i]);
     for (i64 begin = task->begin; begin < task->length; begin += ROUND) {
         const i64 end = min64(task->length, begin + ROUND);
         locate(task, &state, begin, end);

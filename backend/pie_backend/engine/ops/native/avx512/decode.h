@@ -17,6 +17,14 @@ static inline void store_unpaired(bf16 *out, __m512 low, __m512 high) {
     store_bf16(out + 16, _mm512_permutex2var_ps(low, back, high));
 }
 
+// What one query has gathered so far goes on from there, or from nothing where that is null.
+static inline void resume(const float *gathered, i64 size, float *largest, float *total, __m512 *sums) {
+    *largest = gathered ? gathered[MAX_SIZE] : -INFINITY;
+    *total = gathered ? gathered[MAX_SIZE + 1] : 0;
+    for (i64 d = 0; d < size / 16; d++)
+        sums[d] = gathered ? _mm512_loadu_ps(gathered + d * 16) : _mm512_setzero_ps();
+}
+
 enum { TILE_QUERIES = 4 };
 
 // At most TILE_QUERIES queries, and pie_has_tiles; `next` is what this thread attends to then.

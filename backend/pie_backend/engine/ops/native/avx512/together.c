@@ -54,11 +54,8 @@ static void begin_part(const Part *part, State *state) {
         const i64 row = row_of(part, i), query = query_of(part, i);
         const bf16 *q = part->all->q + row * part->all->q_stride + query * size;
         for (i64 pair = 0; pair < size / 2; pair++) memcpy(&state->q[pair][i], q + 2 * pair, 4);
-        const float *before = part->begin ? gathered_of(part->all, row, query) : 0;
-        for (i64 d = 0; d < size / 16; d++)
-            state->sums[i][d] = before ? _mm512_loadu_ps(before + d * 16) : _mm512_setzero_ps();
-        state->largest[i] = before ? before[MAX_SIZE] : -INFINITY;
-        state->total[i] = before ? before[MAX_SIZE + 1] : 0;
+        resume(part->begin ? gathered_of(part->all, row, query) : 0, size, &state->largest[i],
+               &state->total[i], state->sums[i]);
     }
     for (int i = part->queries; i < LANES; i++) state->largest[i] = state->total[i] = 0;
 }

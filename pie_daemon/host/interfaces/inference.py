@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
-from pie_daemon.host.interfaces.options import MAX_REMEMBERED, GenerateOptions, parse_options
+from pie_daemon.host.interfaces.options import GenerateOptions, parse_options, remembered
 from pie_daemon.host.interfaces.requests import HeldRequest, subscribe
 from pie_daemon.host.relay import Relay
 from pie_daemon.scheduler.params import GenerateParams
@@ -63,16 +62,9 @@ def _matcher(context: Context, constraint: Constraint | None) -> Matcher | None:
     return constraint.matcher.fork()
 
 
+@remembered
 def _params_of(text: str) -> GenerateParams:
-    """What programs write again and again is read once."""
-    return _read_before(text) if len(text) <= MAX_REMEMBERED else _read(text)
-
-
-def _read(text: str) -> GenerateParams:
     return _params(parse_options(text))
-
-
-_read_before = lru_cache(maxsize=256)(_read)
 
 
 def _params(options: GenerateOptions) -> GenerateParams:

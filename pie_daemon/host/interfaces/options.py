@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -26,8 +28,15 @@ _NO_ADJUSTMENT = Adjustment()
 _MaxDraft = Annotated[int, Meta(ge=0, le=MAX_DRAFT)]
 _Match = Annotated[int, Meta(ge=1, le=MAX_MATCH)]
 _DEFAULT_DRAFTS = DraftParams()
-MAX_REMEMBERED = 256
+_MAX_REMEMBERED = 256
 """Characters of options; what is longer has biases, and is seldom written twice."""
+_T = TypeVar("_T")
+
+
+def remembered(read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """What programs write again and again is read once."""
+    before = lru_cache(maxsize=256)(read)
+    return lambda text: before(text) if len(text) <= _MAX_REMEMBERED else read(text)
 
 
 class NgramSpeculation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from pie_daemon.errors import PieError
-from pie_daemon.host.interfaces.options import MAX_REMEMBERED, GenerateOptions
+from pie_daemon.host.interfaces.options import GenerateOptions, remembered
 
 _SAMPLING = frozenset(
     (
@@ -27,16 +26,12 @@ class SampleOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True):
     draw: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
+@remembered
 def parse_sample_options(text: str) -> SampleOptions:
-    """What a loop of passes writes again for every token is read once.
-
+    """
     Raises:
         PieError: invalid-argument, naming what is wrong.
     """
-    return _parsed_before(text) if len(text) <= MAX_REMEMBERED else _parsed(text)
-
-
-def _parsed(text: str) -> SampleOptions:
     try:
         raw = msgspec.json.decode(text.encode() or b"{}", type=dict[str, object])
         wrong = sorted(raw.keys() - KEYS)
@@ -50,6 +45,3 @@ def _parsed(text: str) -> SampleOptions:
         f"sample options: {'`generate` has the' if generates else 'unknown'} key {wrong[0]!r}; "
         f"allowed: {', '.join(sorted(KEYS))}",
     )
-
-
-_parsed_before = lru_cache(maxsize=256)(_parsed)

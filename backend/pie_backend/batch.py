@@ -78,6 +78,17 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Which tokens may be drawn: bit i % 8 of byte i // 8 is token i; ceil(vocab / 8) bytes with at
     least one bit set. It comes after penalties and biases, and wins. None allows all."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but the likeliest token is asked for."""
+        wanted = self.sampling
+        return (
+            wanted.temperature == 0
+            and wanted.adjustment is None
+            and wanted.logprobs is None
+            and self.mask is None
+        )
+
 
 ProbeKind = Literal["distribution", "logits", "logprobs", "entropy", "hidden-state"]
 

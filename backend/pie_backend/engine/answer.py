@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pie_backend.batch import Batch, BatchResult, Logprobs, Probed
+from pie_backend.batch import Batch, BatchResult, Logprobs, Probed, Sample
 from pie_backend.engine.draw import draw
 from pie_backend.engine.probes import look
 from pie_backend.engine.ragged import RaggedBatch
@@ -64,8 +64,7 @@ def _draw(
             samples.append(sample)
     if not samples:
         return tokens, []
-    logits = decoder.logits(states.at(places)).to(draws_on)
-    drawn, found = draw(logits, samples, decoder.likeliest)
+    drawn, found = _drawn(decoder, states.at(places), samples, draws_on)
     for number, token in zip(rows, drawn, strict=True):
         tokens[number].append(token)
     if not found:
@@ -74,6 +73,15 @@ def _draw(
     for number, one in zip(rows, found, strict=True):
         logprobs[number].append(one)
     return tokens, logprobs
+
+
+def _drawn(
+    decoder: Decoder, hidden: torch.Tensor, samples: list[Sample], draws_on: torch.device
+) -> tuple[list[int], list[Logprobs | None]]:
+    """One token for each row of hidden [R, hidden], and log probabilities as `draw` has them."""
+    if hidden.device == draws_on and all(sample.is_plain for sample in samples):
+        return decoder.greedy(decoder.norm(hidden)), []
+    return draw(decoder.logits(hidden).to(draws_on), samples, decoder.likeliest)
 
 
 def _look(batch: Batch, decoder: Decoder, states: States, flat: RaggedBatch) -> list[list[Probed]]:

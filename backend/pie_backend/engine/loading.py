@@ -29,12 +29,15 @@ def load_decoder(
     rotations = rotations.to(checkpoint.place)
     loader = _Loader(config, checkpoint, ops, rotations, team)
     embedding = checkpoint.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
+    head = loader.head(embedding)
+    is_shared = config.tied_embeddings and team.size == 1
     return Decoder(
         embedding=embedding,
         layers=ops.layers([loader.layer(i) for i in range(config.num_layers)]),
         norm=loader.norm("model.norm"),
-        head=loader.head(embedding),
+        head=head,
         likeliest=ops.likeliest,
+        greedy=ops.greedy(head, embedding if is_shared else None),
     )
 
 

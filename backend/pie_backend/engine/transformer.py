@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.attention.base import AttentionStep
-from pie_backend.engine.ops.base import Linear, Norm, Placement
+from pie_backend.engine.ops.base import Greedy, Linear, Norm, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ class Decoder:
     norm: Norm
     head: Linear
     likeliest: Callable[[torch.Tensor], list[int]]
-    """See `Operators`."""
+    greedy: Greedy
+    """Both as in `Operators`."""
 
     def hidden_states(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -11,6 +12,10 @@ from pie_backend.engine.kv_cache import KVCache
 
 if TYPE_CHECKING:
     from pie_backend.engine.transformer import DecoderLayer, Layers
+
+
+Greedy = Callable[[torch.Tensor], list[int]]
+"""Normed states [R, hidden] -> of each the lowest id with the largest logit."""
 
 
 class Linear(Protocol):
@@ -77,6 +82,11 @@ class Operators(Protocol):
 
     def likeliest(self, logits: torch.Tensor) -> list[int]:
         """[R, vocab] -> of each row the lowest id with the largest logit."""
+        ...
+
+    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
+        """What `likeliest` says of `head`'s logits, without them where that is cheaper. weight
+        [vocab, hidden] is the head's, unchanged; None where nobody else keeps it."""
         ...
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention: ...

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_KINDS = {"avx512": {"avx512f", "avx512bw", "avx512_bf16"}, "avx2": {"avx2", "fma"}}
+_KINDS = {"avx512": {"avx512f", "avx512bw", "avx512_bf16", "avx512_vnni"}, "avx2": {"avx2", "fma"}}
 """Folders of kernels beside this file and what a processor needs for them; the best one first."""
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-fno-math-errno")
 _TIMEOUT_S = 120

@@ -63,6 +63,14 @@ class LayerAt(Structure):
     ]
 
 
+class Screening:
+    """See screen.py."""
+
+    def __init__(self, library: CDLL) -> None:
+        self.pack = _bind(library, "screen_pack", [_P] * 5 + [_N] * 2)
+        self.choose = _bind(library, "screen", [_P] * 7 + [_N] * 3)
+
+
 class Kernels:
     def __init__(self, tiles: bool = True) -> None:
         """Threads and tiles are the library's: those of the last one that was made hold for all.
@@ -83,6 +91,8 @@ class Kernels:
         self.pack = _bind(library, "pack", [_P, _P, _N, _N])
         self.pack_int8 = _bind(library, "pack_int8", [_P, _P, _P, _N, _N])
         self.linear = _bind(library, "linear", [_P] * 7 + [_N] * 3 + [c_int])
+        self.screening = Screening(library) if library.pie_screens() else None
+        """None: all outputs are computed, even where only the likeliest is wanted."""
         model, batch, layers = POINTER(ModelAt), POINTER(BatchAt), POINTER(LayerAt)
         self.layers = _bind(library, "layers", [model, batch, layers, _P, _N] + [_P] * 6)
         self.gathers_together = bool(library.pie_gathers_together())

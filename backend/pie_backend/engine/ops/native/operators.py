@@ -10,7 +10,7 @@ from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache
-from pie_backend.engine.ops.base import Linear, Norm, Placement
+from pie_backend.engine.ops.base import Greedy, Linear, Norm, Placement
 from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
@@ -21,6 +21,7 @@ from pie_backend.engine.ops.native.layers import (
     NativePlacement,
 )
 from pie_backend.engine.ops.native.library import Kernels
+from pie_backend.engine.ops.native.screen import Screen
 from pie_backend.engine.ops.native.whole import native_layers
 from pie_backend.engine.sampling import likeliest
 from pie_backend.engine.transformer import DecoderLayer, Layers
@@ -80,6 +81,15 @@ class NativeOperators:
         tokens = (c_int64 * num_rows)()
         self._kernels.likeliest(logits.data_ptr(), tokens, num_rows, size)
         return tokens[:]
+
+    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
+        def of_all(states: torch.Tensor) -> list[int]:
+            return self.likeliest(head(states))
+
+        screening = self._kernels.screening if type(head) is NativeLinear else None
+        if weight is None or screening is None or not Screen.can_take(weight):
+            return of_all
+        return Screen(screening, self._memory, weight, of_all)
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return NativeAttention(self._kernels, cache, num_heads)

@@ -58,3 +58,5 @@ void place_head(bf16 *x, const float *norm, const float *turns, i64 size, float 
                                                  _mm256_mul_ps(value.even, turn.odd))});
     }
 }
+
+int pie_screens(void) { return 0; }

@@ -6,8 +6,9 @@
 
 #include "../shared.h"
 
-#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512BF16__)
-#error "these kernels need a processor with AVX-512 BF16"
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512BF16__) || \
+    !defined(__AVX512VNNI__)
+#error "these kernels need a processor with AVX-512 BF16 and VNNI"
 #endif
 
 #if defined(__AMX_BF16__) && defined(__AMX_TILE__)

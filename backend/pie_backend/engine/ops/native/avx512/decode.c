@@ -13,7 +13,8 @@ typedef struct {
     __m512 sums[QUERIES][MAX_SIZE / 16];
 } State;
 
-// One round ahead, a little at a time: whoever asks for much at once has to wait for it.
+// One round ahead, a little at a time: whoever asks for much at once has to wait for it. In the order
+// of memory, which is when the processor guesses the next lines by itself.
 static void fetch_some(const Task *task, const Task *next, i64 token, int keys) {
     const Task *from = token + ROUND < task->length ? task : next;
     const i64 at = from == task ? token + ROUND : next->begin + (token - task->begin) % ROUND;
@@ -103,7 +104,7 @@ static void weigh(const Task *task, State *state, i64 count) {
 
 // Adds the weighted values of tokens [begin, end), two at a time. A token that is
 // missing at the end weighs nothing.
-INLINE void gather(const Task *task, State *state, i64 begin, i64 end,
+INLINE void gather(const Task *task, const Task *next, State *state, i64 begin, i64 end,
                    const int queries) {
     for (i64 d = 0; d < task->size; d += 32) {
         __m512 low[QUERIES], high[QUERIES];
@@ -112,6 +113,7 @@ INLINE void gather(const Task *task, State *state, i64 begin, i64 end,
             high[i] = state->sums[i][d / 16 + 1];
         }
         for (i64 token = begin; token < end; token += 2) {
+            if (d == 0 && (token - begin) % 16 == 0) fetch_some(task, next, token, 0);
             const i64 *places = state->places + token - begin;
             const bf16 *values = task->values + d;
             const __m512i a = _mm512_loadu_si512(values + places[0]);
@@ -133,9 +135,9 @@ INLINE void gather(const Task *task, State *state, i64 begin, i64 end,
     }
 }
 
-static void gather_all(const Task *task, State *state, i64 begin, i64 end) {
+static void gather_all(const Task *task, const Task *next, State *state, i64 begin, i64 end) {
 #define QUERIES_(n) \
-    case n: gather(task, state, begin, end, n); break;
+    case n: gather(task, next, state, begin, end, n); break;
     switch (task->queries) {
         QUERIES_(1) QUERIES_(2) QUERIES_(3) QUERIES_(4)
         QUERIES_(5) QUERIES_(6) QUERIES_(7) QUERIES_(8)
@@ -156,8 +158,7 @@ static void attend(const Task *task, const Task *next) {
             score(task, &state, begin, token, end);
         }
         weigh(task, &state, up_to(end - begin, 16));
-        for (i64 token = begin; token < end; token += 16) fetch_some(task, next, token, 0);
-        gather_all(task, &state, begin, end);
+        gather_all(task, next, &state, begin, end);
     }
     for (int i = 0; i < task->queries; i++)
         for (i64 d = 0; d < task->size; d += 32) {

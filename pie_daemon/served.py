@@ -19,6 +19,7 @@ from pie_backend.tokenizer import Tokenizer
 from pie_daemon.grammar.compiler import GrammarCompiler
 from pie_daemon.host.adapters import AdapterFolder
 from pie_daemon.host.context import Model
+from pie_daemon.host.turns import TURNS
 from pie_daemon.runtime.config import LimitsConfig
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.replicas.front import make_scheduler
@@ -68,7 +69,7 @@ class ServedModel:
         except BaseException:
             self._close_workers()
             raise
-        service = make_scheduler(self._workers, tokenizer.token_bytes, scheduler)
+        service = make_scheduler(self._workers, tokenizer.token_bytes, scheduler, TURNS.awake)
         service.start()
         grammars = GrammarCompiler(tokenizer, service.info, limits)
         folder = AdapterFolder.at(adapters)

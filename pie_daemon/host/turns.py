@@ -46,6 +46,12 @@ class Turns:
     def num_waiting(self) -> int:
         return len(self._line)
 
+    def awake(self) -> tuple[int, int]:
+        """How many wait for their turn, and how many have one that is not too long."""
+        with self._lock:
+            is_recent = self._clock() - self._given_s <= PATIENCE_S
+            return len(self._line), len(self._going) if is_recent else 0
+
     def ask(self, go: Go) -> None:
         """Has it called when its turn comes, which may be at once."""
         with self._lock:

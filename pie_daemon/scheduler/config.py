@@ -50,14 +50,15 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             reload="rebuild",
             why="then what the scheduler costs is spread over so many tokens that it hardly shows",
         ),
-    ] = 16
+    ] = 32
     gather_share: Annotated[
         float,
         msgspec.Meta(ge=0),
         setting(
             "How long a batch waits for programs that the last one has answered and that mostly "
             "come back at once, at most: until it costs those that wait this part of what leaving "
-            "without them would cost; 0: it never waits",
+            "without them would cost. After a rest, for programs that were woken together with the "
+            "first one that asks, at most this part of two batches; 0: it never waits",
             reload="rebuild",
             why="then both together cost at most twice what the better of them would have cost",
         ),

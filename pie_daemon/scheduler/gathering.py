@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pie_daemon.scheduler.company import Awake, Company, nobody
 from pie_daemon.scheduler.request import Request
 
 LONGEST_S = 0.1
@@ -30,9 +31,10 @@ class Gathering:
     when they were answered before: one that stays away is waited for once.
     """
 
-    def __init__(self, share: float = 1.0) -> None:
+    def __init__(self, share: float = 1.0, awake: Awake = nobody) -> None:
         """`share`: of what leaving costs, that waiting may cost; 0 never waits."""
         self._share = share
+        self._company = Company(awake, share)
         self._batch_s = 0.0
         self._token_s = 0.0
         self._answered_s: dict[str, float] = {}
@@ -75,6 +77,10 @@ class Gathering:
         self._here += 1
         return self._here == 1 or self._missing.total() <= self._wake_at
 
+    def rested(self, now_s: float) -> None:
+        """Somebody asks for something, after a while in which nobody did."""
+        self._company.rested(now_s, self._batch_s)
+
     def gone(self, owner: str) -> None:
         """It will not come back."""
         self._missing.pop(owner, None)
@@ -86,6 +92,10 @@ class Gathering:
 
         `num_prompt_tokens`: that are here, beyond one for each row.
         """
+        answered_s = self._for_those_answered(num_here, now_s, num_prompt_tokens)
+        return answered_s or self._company.patience_s(num_here, now_s)
+
+    def _for_those_answered(self, num_here: int, now_s: float, num_prompt_tokens: int) -> float:
         self._count(now_s)
         self._here = num_here
         num_missing = self._missing.total()

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -21,11 +21,12 @@ from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
 from pie_daemon.scheduler.alarm import Alarm
+from pie_daemon.scheduler.common import Common
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.gathering import Gathering, num_prompt_tokens
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.masks import MaskMaker
-from pie_daemon.scheduler.owners import Shares, TokenBudget
+from pie_daemon.scheduler.owners import TokenBudget
 from pie_daemon.scheduler.page_jobs import PageJob
 from pie_daemon.scheduler.pages import IntegrityError
 from pie_daemon.scheduler.params import GenerateParams
@@ -41,14 +42,6 @@ _log = logging.getLogger(__name__)
 
 IDLE_CHECK_S = 1.0
 """Silence after which the page accounting is proved, once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What schedulers have together that serve one model."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    shares: Shares = field(default_factory=Shares)
 
 
 class OwnerUsage(msgspec.Struct, frozen=True):
@@ -86,10 +79,11 @@ class Scheduler:
         common: Common | None = None,
     ) -> None:
         """`common`: with other schedulers, between which users and families are served evenly."""
+        common = common or Common()
         self._worker = backend if isinstance(backend, Worker) else Worker(backend)
         self._on_tokens = on_tokens
         self._fresh_seed = fresh_seed
-        self._lock = threading.Lock() if common is None else common.lock
+        self._lock = common.lock
         self._wake = Alarm()
         self._idle = True
         self._stopping = False
@@ -103,9 +97,8 @@ class Scheduler:
         self._generated = RateMeter()
         config = config or SchedulerConfig()
         self._state = SchedulerState(self.info, config, cache(token_bytes), time.monotonic)
-        if common is not None:
-            self._state.join(common.shares)
-        self._gathering = Gathering(config.gather_share)
+        self._state.join(common.shares)
+        self._gathering = Gathering(config.gather_share, common.awake)
         self.adapters = Adapters(self._lock, self._wake.set, self._state.contexts.adapters_in_use)
         self._recovery = Recovery(
             self._worker, self._state, self.adapters, self._lock, self._notify_all
@@ -406,9 +399,11 @@ class Scheduler:
 
     def _take(self) -> bool:
         """Waits while there is nothing to compute; False when it is time to stop."""
-        if self._idle and not self._wake.wait(IDLE_CHECK_S):
-            self._check_idle()
-            self._wake.wait()
+        if self._idle:
+            if not self._wake.wait(IDLE_CHECK_S):
+                self._check_idle()
+                self._wake.wait()
+            self._gathering.rested(time.monotonic())
         self._wake.clear()
         self._gather()
         return not self._stopping

@@ -115,3 +115,15 @@ def test_the_watch_gives_up_on_a_turn_that_never_ends() -> None:
     for event in called:
         turns.ask(event.set)
     assert all(event.wait(60) for event in called)
+
+
+def test_it_tells_how_many_are_awake() -> None:
+    """Who has had a turn for too long is no longer counted."""
+    line = Line()
+    assert line.turns.awake() == (0, 0)
+    line.ask("abc")
+    assert line.turns.awake() == (2, 1)
+    line.end("a")
+    assert line.turns.awake() == (1, 1)
+    line.now_s += 2 * PATIENCE_S
+    assert line.turns.awake() == (1, 0)

@@ -141,3 +141,12 @@ def test_slow_batches_do_not_make_it_wait_for_seconds() -> None:
 def test_what_comes_unexpectedly_is_looked_at_at_once() -> None:
     """Someone who was not answered by the last batch has nobody to wait for."""
     assert after_a_batch().came("new", 0.0)
+
+
+def test_after_a_rest_it_waits_for_those_that_are_awake() -> None:
+    """Nobody was answered, but two others were woken together with the one that asks."""
+    gathering = Gathering(awake=lambda: (2, 1))
+    gathering.computed(BATCH_S)
+    assert 0 == gathering.patience_s(1, 0.0)
+    gathering.rested(0.0)
+    assert 0 < gathering.patience_s(1, 0.0) < BATCH_S

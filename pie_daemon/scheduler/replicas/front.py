@@ -19,6 +19,8 @@ from pie_backend.base import Backend
 from pie_backend.batch import BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.adapters import Adapters
+from pie_daemon.scheduler.common import Common
+from pie_daemon.scheduler.company import Awake, nobody
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.journal import Journal
 from pie_daemon.scheduler.owners import TokenBudget
@@ -30,7 +32,7 @@ from pie_daemon.scheduler.replicas.placement import PrefixAware, Routed
 from pie_daemon.scheduler.replicas.replica import Nowhere, Replica
 from pie_daemon.scheduler.replicas.stats import together
 from pie_daemon.scheduler.request import Chunk, Finish, Usage
-from pie_daemon.scheduler.service import Common, OwnerUsage, Scheduler
+from pie_daemon.scheduler.service import OwnerUsage, Scheduler
 from pie_daemon.scheduler.stats import SchedulerStats
 from pie_daemon.scheduler.telling import Notify, Wake
 from pie_daemon.scheduler.worker import Worker
@@ -62,10 +64,11 @@ class Replicas:
         config: SchedulerConfig | None = None,
         *,
         on_tokens: Callable[[str, int], None] | None = None,
+        common: Common | None = None,
     ) -> None:
         """All of one model. They stay the caller's, who closes them after `stop`."""
         config = config or SchedulerConfig()
-        common = Common()
+        common = common or Common()
         self._replicas = [
             Replica(worker, token_bytes, config, on_tokens=on_tokens, common=common)
             for worker in workers
@@ -346,9 +349,13 @@ class Replicas:
 
 
 def make_scheduler(
-    workers: Sequence[Worker], token_bytes: Callable[[int], bytes], config: SchedulerConfig
+    workers: Sequence[Worker],
+    token_bytes: Callable[[int], bytes],
+    config: SchedulerConfig,
+    awake: Awake = nobody,
 ) -> Scheduler | Replicas:
-    """What serves one model with so many workers."""
+    """What serves one model with so many workers. `awake`: programs that may be about to ask."""
+    common = Common(awake=awake)
     if len(workers) == 1:
-        return Scheduler(workers[0], token_bytes, config)
-    return Replicas(workers, token_bytes, config)
+        return Scheduler(workers[0], token_bytes, config, common=common)
+    return Replicas(workers, token_bytes, config, common=common)

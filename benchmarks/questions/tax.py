@@ -28,6 +28,7 @@ WAYS = {
     "generate": "`generate`, {}",
     "stream": "streamed to a client by the token, {}",
     "relay": "the same by `relay`, {}",
+    "steps": "`next-token` loop, {}",
     "passes": "`forward-pass` loop, {}",
 }
 # way -> programs -> what a token may cost beyond the bare loop
@@ -35,6 +36,7 @@ MAY_COST = {
     "generate": {1: (1.0, "%"), 8: (1.0, "%"), 32: (1.0, "%")},
     "stream": {8: (5.0, "%"), 32: (10.0, "%")},
     "relay": {8: (5.0, "%"), 32: (10.0, "%")},
+    "steps": {32: (300.0, "us")},
     "passes": {32: (300.0, "us")},
 }
 

@@ -2,7 +2,7 @@
 
 import { Model } from "pie:inferlet/models@0.1.0";
 import { Context } from "pie:inferlet/contexts@0.1.0";
-import { ForwardPass, generate, submit } from "pie:inferlet/inference@0.1.0";
+import { ForwardPass, generate, nextToken, submit } from "pie:inferlet/inference@0.1.0";
 import { receive, send } from "pie:inferlet/session@0.1.0";
 
 export function run(input) {
@@ -34,6 +34,14 @@ const ways = {
     const { tokens } = generation.relay();
     generation[Symbol.dispose]();
     return Array.from(tokens);
+  },
+
+  steps(context, newTokens) {
+    const tokens = [];
+    while (tokens.length < newTokens) {
+      tokens.push(nextToken(context, tokens.slice(-1), '{"temperature":0}'));
+    }
+    return tokens;
   },
 
   passes(context, newTokens) {

@@ -45,6 +45,13 @@ def relay(context: Context, new_tokens: int) -> list[int]:
         return generation.relay().tokens
 
 
+def steps(context: Context, new_tokens: int) -> list[int]:
+    tokens: list[int] = []
+    while len(tokens) < new_tokens:
+        tokens.append(context.next_token(tokens[-1:], temperature=0))
+    return tokens
+
+
 def passes(context: Context, new_tokens: int) -> list[int]:
     tokens: list[int] = []
     while len(tokens) < new_tokens:
@@ -54,4 +61,10 @@ def passes(context: Context, new_tokens: int) -> list[int]:
     return tokens
 
 
-WAYS = {"generate": generate, "stream": stream, "relay": relay, "passes": passes}
+WAYS = {
+    "generate": generate,
+    "stream": stream,
+    "relay": relay,
+    "steps": steps,
+    "passes": passes,
+}

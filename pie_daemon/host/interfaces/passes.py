@@ -12,7 +12,7 @@ import msgspec
 from pie_backend.batch import Probe, ProbeKind, Sample
 from pie_daemon.errors import PieError
 from pie_daemon.host.brle import packed
-from pie_daemon.host.context import HostContext
+from pie_daemon.host.context import HostContext, Model
 from pie_daemon.host.interfaces.adapters import Adapter, digest_for
 from pie_daemon.host.interfaces.constraints import Constraint
 from pie_daemon.host.interfaces.contexts import Context
@@ -120,19 +120,22 @@ def give_input(
 ) -> None:
     if forward.tokens:
         raise PieError("invalid-argument", "this forward pass has its input already")
-    model = forward.context.model
-    check_tokens(model, tokens)
-    if len(tokens) > model.info.max_context:
-        raise PieError(
-            "invalid-argument",
-            f"{len(tokens)} tokens of input; {model.name} takes {model.info.max_context}",
-        )
+    _check_input(forward.context.model, tokens)
     if positions is not None and len(positions) != len(tokens):
         raise PieError(
             "invalid-argument", f"{len(positions)} positions for {len(tokens)} tokens of input"
         )
     forward.change(2 * _TOKEN_BYTES * len(tokens))
     forward.tokens, forward.positions = tokens, positions
+
+
+def _check_input(model: Model, tokens: list[int]) -> None:
+    check_tokens(model, tokens)
+    if len(tokens) > model.info.max_context:
+        raise PieError(
+            "invalid-argument",
+            f"{len(tokens)} tokens of input; {model.name} takes {model.info.max_context}",
+        )
 
 
 def attention_mask(host: HostContext, forward: ForwardPass, rows: Sequence[Sequence[int]]) -> None:
@@ -178,12 +181,15 @@ def follow_constraint(host: HostContext, forward: ForwardPass, constraint: Const
 
 
 def sample(host: HostContext, forward: ForwardPass, index: int, options: str) -> int:
+    return forward.ask(_sample(forward.context.model, index, options), len(options))
+
+
+def _sample(model: Model, index: int, options: str) -> Sample:
     asked = parse_sample_options(options)
     sampling = asked.sampling()
     if asked.seed is None:
-        seed = forward.context.model.scheduler.new_seed()
-        sampling = msgspec.structs.replace(sampling, seed=seed)
-    return forward.ask(Sample(index, sampling, asked.draw), len(options))
+        sampling = msgspec.structs.replace(sampling, seed=model.scheduler.new_seed())
+    return Sample(index, sampling, asked.draw)
 
 
 def probe(host: HostContext, forward: ForwardPass, index: int, wanted: tuple[str, Any]) -> int:
@@ -233,6 +239,22 @@ def get(host: HostContext, one: Pass) -> list[tuple[str, Any]]:
     return [_slot(*pair) for pair in zip(one.questions, answers, strict=True)]
 
 
+def next_token(host: HostContext, context: Context, tokens: list[int], options: str) -> int:
+    """Blocks in the mailbox."""
+    _check_input(context.model, tokens)
+    question = _sample(context.model, max(0, len(tokens) - 1), options)
+    scheduler = context.model.scheduler
+    spec = PassSpec(context.id, tokens, None, None, [question], None)
+    (request,) = scheduler.submit([spec], host.mailbox.wake)
+    try:
+        host.mailbox.wait(lambda: scheduler.ready(request), None)
+        (token,) = scheduler.take_answers(request)
+    finally:
+        scheduler.drop_request(request)
+    assert isinstance(token, int)
+    return token
+
+
 def _slot(question: Question, answer: Answer) -> tuple[str, Any]:
     if isinstance(answer, int):
         return "token", answer
@@ -261,6 +283,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "[method]forward-pass.probe": probe,
     "[method]forward-pass.adapter": adapt,
     "submit": submit,
+    "next-token": next_token,
     "[method]pass.subscribe": subscribe,
     "[method]pass.get": get,
 }

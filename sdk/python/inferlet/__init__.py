@@ -8,7 +8,7 @@ from inferlet.adapter import Adapter
 from inferlet.arguments import Arguments, generate_options
 from inferlet.chat import Chat, Reply
 from inferlet.constraint import Constraint
-from inferlet.context import Context, GenerateOptions, delete_saved, saved
+from inferlet.context import Context, GenerateOptions, SampleOptions, delete_saved, saved
 from inferlet.errors import (
     AlreadyExists,
     Busy,
@@ -27,7 +27,7 @@ from inferlet.errors import (
 )
 from inferlet.generation import Chunk, FinishReason, Generation, TokenLogprobs, Usage
 from inferlet.model import Model, ModelInfo
-from inferlet.passes import Answers, ForwardPass, Pass, SampleOptions, Slot, submit
+from inferlet.passes import Answers, ForwardPass, Pass, Slot, submit
 from inferlet.tool_calls import ToolCall, ToolCallParser
 
 __version__ = "0.1.0"

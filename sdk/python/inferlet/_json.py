@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -21,6 +22,11 @@ _ASCII = json.JSONEncoder(separators=(",", ":"), default=_plain)
 def dumps(value: Any) -> str:
     text = _COMPACT.encode(value)
     return text if _is_utf8(text) else _ASCII.encode(value)
+
+
+def dumps_given(options: Mapping[str, Any]) -> str:
+    """Of what is not None."""
+    return json.dumps({name: value for name, value in options.items() if value is not None})
 
 
 def dumps_event(type: str, fields: dict[str, Any]) -> str:

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Generic, Protocol, TypeVar, Unpack, cast
 
-from inferlet import _host
+from inferlet import _host, _json
 from inferlet._handle import Handle
-from inferlet.context import Context
+from inferlet.context import Context, SampleOptions
 from inferlet.events import Waitable
 
 T = TypeVar("T")
-
-
-class SampleOptions(TypedDict, total=False):
-    """How one token is drawn; `schemas/sample.json` beside the WIT is the full description."""
-
-    temperature: float | None
-    """0 takes the most likely token."""
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    seed: int | None
-    """Left out, every sample takes a fresh one."""
-    draw: int | None
-    """How many of the context's last tokens were drawn before. With the same seed, draws 0, 1, 2,
-    ... are those of `generate`; presence and frequency penalties count these tokens."""
-    repetition_penalty: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    logit_bias: Mapping[int, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +87,8 @@ class ForwardPass:
 
     def sample(self, index: int | None = None, **options: Unpack[SampleOptions]) -> Slot[int]:
         """A token drawn after the input token."""
-        given = {name: value for name, value in options.items() if value is not None}
-        return Slot(_host.call(self.handle.sample, self._index(index), json.dumps(given)))
+        given = _json.dumps_given(options)
+        return Slot(_host.call(self.handle.sample, self._index(index), given))
 
     def distribution(self, top: int, index: int | None = None) -> Slot[list[tuple[int, float]]]:
         """The likeliest tokens and their probabilities, in descending order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from pie_daemon.host.interfaces import passes
 from pie_daemon.host.interfaces.contexts import Context
 from pie_daemon.host.interfaces.passes import ForwardPass
 from pie_daemon.host.interfaces.sample_options import parse_sample_options
+from pie_daemon.host.stop import Stopped
 from pie_daemon.host.table import Table
+from pie_daemon.scheduler.passes import PassSpec
 
 
 def model(name: str = "one") -> Model:
@@ -131,3 +134,54 @@ def test_adapters_and_other_models_are_refused(host: Any, forward: ForwardPass) 
     assert "has its adapter already" in refused(passes.adapt, host, other, adapter)
     forward.is_submitted = True
     assert refused(passes.submit, host, [forward]).startswith("closed")
+
+
+class Waits:
+    """A scheduler and a mailbox: what is submitted is answered, unless the program is stopped."""
+
+    def __init__(self, stopped: bool) -> None:
+        self.submitted: list[PassSpec] = []
+        self.dropped: list[int] = []
+        self._stopped = stopped
+        self.info = SimpleNamespace(vocab_size=20, max_context=64)
+        self.host: Any = SimpleNamespace(mailbox=SimpleNamespace(wake=None, wait=self._wait))
+        self.context = Context(Model("one", None, self, None), 1)  # type: ignore[arg-type]
+
+    def _wait(self, ready: Callable[[], bool], timeout_s: float | None) -> None:
+        if self._stopped:
+            raise Stopped("cancelled", "by its client")
+        assert ready()
+
+    def submit(self, specs: list[PassSpec], wake: None) -> list[int]:
+        self.submitted += specs
+        return [5]
+
+    def ready(self, request: int) -> bool:
+        return request == 5
+
+    def take_answers(self, request: int) -> list[int]:
+        return [request + 6]
+
+    def drop_request(self, request: int) -> None:
+        self.dropped.append(request)
+
+    def new_seed(self) -> int:
+        return 77
+
+
+def test_the_next_token_is_a_pass_with_one_sample_after_its_last_token() -> None:
+    """It is dropped once it is answered."""
+    waits = Waits(stopped=False)
+    assert passes.next_token(waits.host, waits.context, [1, 2, 3], '{"temperature": 1}') == 11
+    [spec] = waits.submitted
+    [asked] = spec.questions
+    assert isinstance(asked, Sample)
+    assert ([1, 2, 3], 2, 77) == (spec.tokens, asked.index, asked.sampling.seed)
+    assert waits.dropped == [5]
+
+
+def test_a_program_that_is_stopped_while_it_waits_leaves_no_pass_behind() -> None:
+    waits = Waits(stopped=True)
+    with pytest.raises(Stopped):
+        passes.next_token(waits.host, waits.context, [], "{}")
+    assert waits.dropped == [5]

@@ -42,6 +42,7 @@ def run(input: dict[str, Any]) -> dict[str, Any]:
         return {"tokens": streamed(model, input["generate"])}
     return {
         "loop": about_loop(model),
+        "next": about_next_token(model),
         "slots": about_slots(model),
         "masks": about_masks(model),
         "constraint": about_constraint(model),
@@ -107,6 +108,38 @@ def about_loop(model: Model) -> dict[str, bool]:
         name: loop(model, num, options) == generated(model, num, options)
         for name, (num, options) in cases.items()
     }
+
+
+def about_next_token(model: Model) -> dict[str, bool]:
+    with prompted(model) as context:
+        first = context.next_token(temperature=0)
+        again = context.next_token([], temperature=0)
+        length = context.length
+        with context.generate(max_tokens=100, ignore_eos=True):
+            busy = code_of(context.next_token)
+        refused = [
+            code_of(context.next_token, [model.info.vocab_size]),
+            code_of(context.next_token, [1] * (model.info.max_context + 1)),
+            code_of(context.next_token, no_such_option=1),
+            code_of(Context(model).next_token),
+        ]
+    return {
+        "greedy": stepped(model, 32, {"temperature": 0})
+        == generated(model, 32, {"temperature": 0}),
+        "sampled": stepped(model, 8, SAMPLED) == generated(model, 8, SAMPLED),
+        "penalised": stepped(model, 8, PENALISED) == generated(model, 8, PENALISED),
+        "not appended": first == again and length == len(model.encode(PROMPT)),
+        "busy": busy == "busy",
+        "refused": set(refused) == {"invalid-argument"},
+    }
+
+
+def stepped(model: Model, num_tokens: int, options: Any) -> list[int]:
+    tokens: list[int] = []
+    with prompted(model) as context:
+        for draw in range(num_tokens):
+            tokens.append(context.next_token(tokens[-1:], draw=draw, **options))
+    return tokens
 
 
 def about_slots(model: Model) -> dict[str, bool]:

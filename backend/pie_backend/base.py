@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
@@ -27,8 +29,18 @@ class AdapterError(Exception):
         """It would fit if others were unloaded."""
 
 
-class SinglePasses:
+Tell = Callable[[BatchResult], None]
+"""Gets what one pass of a burst has made; the burst goes on meanwhile."""
+
+
+class SinglePasses(ABC):
     """Of backends that make one pass of every batch, so that nothing is left to interrupt."""
+
+    @abstractmethod
+    def execute(self, batch: Batch) -> BatchResult: ...
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        return self.execute(batch)
 
     def interrupt(self, step: int) -> None:
         return
@@ -46,6 +58,11 @@ class Backend(Protocol):
         Raises:
             BackendError: the backend died; no later call can succeed.
         """
+        ...
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        """The same of a burst, but that every pass is told on this thread as it comes. The last one
+        is not: it is what is returned."""
         ...
 
     def interrupt(self, step: int) -> None:

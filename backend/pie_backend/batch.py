@@ -183,6 +183,8 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     all before it, stands at its own place, and has pages for all passes."""
     until: list[int] = []
     """A burst ends when any row draws one of these."""
+    told: bool = False
+    """Somebody waits for every token of the burst: each pass but its last is told as it comes."""
 
 
 class Logprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):

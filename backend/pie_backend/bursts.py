@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pie_backend.base import Backend
+from pie_backend.base import Backend, Tell
 from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult, Row, Sample
 
 
@@ -26,14 +26,24 @@ class Bursts:
     def execute(self, batch: Batch) -> BatchResult:
         if batch.passes == 1:
             return self._backend.execute(batch)
-        made = result = self._backend.execute(msgspec.structs.replace(batch, passes=1))
+        before: list[BatchResult] = []
+        last = self.execute_telling(batch, before.append)
+        if not before:
+            return last
+        made, *others = before
+        for result in (*others, last):
+            _add(made, result)
+        return made
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        result = self._backend.execute(msgspec.structs.replace(batch, passes=1))
         for _ in range(batch.passes - 1):
             if self._cut == batch.step or _ends(result, batch.until) or self._asks():
                 break
             batch = _following(batch, result)
+            tell(result)
             result = self._backend.execute(batch)
-            _add(made, result)
-        return made
+        return result
 
     def interrupt(self, step: int) -> None:
         self._cut = step

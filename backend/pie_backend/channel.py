@@ -33,6 +33,12 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     result: BatchResult
 
 
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """One pass of a burst that goes on; `Done` comes after the last."""
+
+    result: BatchResult
+
+
 class LoadAdapter(msgspec.Struct, frozen=True, tag="load-adapter"):
     path: str
 
@@ -66,7 +72,7 @@ class AdapterRefused(msgspec.Struct, frozen=True, tag="adapter-refused"):
 Question = Batch | LoadAdapter | UnloadAdapter | Interrupt
 """What a worker is asked once its model is loaded; each has one reply but the last."""
 
-Reply = Ready | Failed | Done | AdapterLoaded | AdapterUnloaded | AdapterRefused
+Reply = Ready | Failed | Told | Done | AdapterLoaded | AdapterUnloaded | AdapterRefused
 
 
 class Channel:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pie_backend.base import AdapterError, BackendError
+from pie_backend.base import AdapterError, BackendError, Tell
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.channel import (
     AdapterLoaded,
@@ -20,6 +20,7 @@ from pie_backend.channel import (
     LoadAdapter,
     Ready,
     Reply,
+    Told,
     UnloadAdapter,
 )
 from pie_backend.child import Child
@@ -61,6 +62,9 @@ class ProcessBackend:
     def execute(self, batch: Batch) -> BatchResult:
         return self._ask(batch, Done).result
 
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        return self._ask(batch, Done, tell).result
+
     def interrupt(self, step: int) -> None:
         # A worker that is gone has nothing to interrupt; who waits for its answer hears of it.
         with contextlib.suppress(OSError):
@@ -83,21 +87,29 @@ class ProcessBackend:
     def _handshake(self, config: BackendConfig) -> BackendInfo:
         return self._ask(config, Ready).info
 
-    def _ask(self, message: msgspec.Struct, expected: type[_R]) -> _R:
-        try:
-            self._channel.send(message)
-            frame = self._channel.receive()
-        except OSError as error:
-            raise BackendError(self._obituary()) from error
-        if frame is None:
-            raise BackendError(self._obituary())
-        reply: Reply = self._decoder.decode(frame)
+    def _ask(self, message: msgspec.Struct, expected: type[_R], tell: Tell | None = None) -> _R:
+        reply = self._next_reply(message)
+        while tell is not None and isinstance(reply, Told):
+            tell(reply.result)
+            reply = self._next_reply()
         if isinstance(reply, Failed):
             raise BackendError(reply.message)
         if isinstance(reply, AdapterRefused):
             raise AdapterError(reply.code, reply.message, no_room=reply.no_room)
         if not isinstance(reply, expected):
             raise BackendError(f"the worker answered {reply!r}")
+        return reply
+
+    def _next_reply(self, message: msgspec.Struct | None = None) -> Reply:
+        try:
+            if message is not None:
+                self._channel.send(message)
+            frame = self._channel.receive()
+        except OSError as error:
+            raise BackendError(self._obituary()) from error
+        if frame is None:
+            raise BackendError(self._obituary())
+        reply: Reply = self._decoder.decode(frame)
         return reply
 
     def _obituary(self) -> str:

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from pie_backend.base import AdapterError, Backend, BackendError, RankLost
-from pie_backend.batch import BackendConfig, Batch
+from pie_backend.base import AdapterError, Backend, BackendError, RankLost, Tell
+from pie_backend.batch import BackendConfig, Batch, BatchResult
 from pie_backend.bursts import Bursts
 from pie_backend.channel import (
     AdapterLoaded,
@@ -32,6 +32,7 @@ from pie_backend.channel import (
     Question,
     Ready,
     Reply,
+    Told,
     UnloadAdapter,
 )
 from pie_backend.create import build_kind
@@ -72,18 +73,24 @@ def _serve(channel: Channel, build: Build) -> None:
 
 def _answer(channel: Channel, backend: Backend) -> None:
     decoder: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
+
+    def tell(result: BatchResult) -> None:
+        channel.send(Told(result))
+
     while (frame := channel.receive()) is not None:
         question = decoder.decode(frame)
         if isinstance(question, Interrupt):
             backend.interrupt(question.step)
         else:
-            channel.send(_reply(backend, question))
+            channel.send(_reply(backend, question, tell))
     backend.close()
 
 
-def _reply(backend: Backend, question: Batch | LoadAdapter | UnloadAdapter) -> Reply:
+def _reply(backend: Backend, question: Batch | LoadAdapter | UnloadAdapter, tell: Tell) -> Reply:
     try:
         match question:
+            case Batch(told=True):
+                return Done(backend.execute_telling(question, tell))
             case Batch():
                 return Done(backend.execute(question))
             case LoadAdapter(path=path):

@@ -14,11 +14,13 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from benchmarks import pictures
 from benchmarks.question import Answer
 from benchmarks.rounds import say
 from benchmarks.targets import Target
-from pie_backend.base import Backend
+from pie_backend.base import Backend, Tell
 from pie_backend.batch import (
     AdapterInfo,
     Adjustment,
@@ -83,6 +85,10 @@ class Between:
         result = self._backend.execute(batch)
         self._ended = time.perf_counter() if decodes else None
         return result
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        """One pass, since the question is what lies between two of them."""
+        return self.execute(msgspec.structs.replace(batch, passes=1))
 
     def interrupt(self, step: int) -> None:
         self._backend.interrupt(step)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pie_backend.batch import Batch
+from pie_backend.base import Backend, Tell
+from pie_backend.batch import Batch, BatchResult
 
 
 class Alarm(threading.Event):
@@ -21,6 +22,10 @@ class Alarm(threading.Event):
         interrupt, self._interrupt = self._interrupt, None  # once is enough
         if interrupt is not None:
             interrupt()
+
+    def compute(self, backend: Backend, batch: Batch, tell: Tell) -> BatchResult:
+        with self.ends(batch, backend.interrupt):
+            return backend.execute_telling(batch, tell) if batch.told else backend.execute(batch)
 
     @contextmanager
     def ends(self, batch: Batch, interrupt: Callable[[int], None]) -> Iterator[None]:

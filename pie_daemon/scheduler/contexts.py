@@ -170,6 +170,12 @@ class ContextTable:
         context.num_drafted = 0
         return self._cut(context)
 
+    def keep_drafts(self, context: Context, num_kept: int) -> None:
+        """So many of the drafts became tokens of the journal; the others may do so yet."""
+        context.num_computed += num_kept
+        context.num_once_computed = max(context.num_once_computed, context.num_computed)
+        context.num_drafted -= num_kept
+
     def suspend(self, context: Context) -> None:
         """Gives its pages up; only when no batch is in flight."""
         assert not self._in_flight, "pages of a batch in flight cannot be given up"

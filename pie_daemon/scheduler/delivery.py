@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from pie_backend.base import BackendError
 from pie_backend.batch import Batch, BatchResult, Logprobs, Probed, Row
 from pie_daemon.scheduler.page_jobs import PageJob
@@ -40,9 +42,11 @@ class Counters:
         self.rows += len(rows)
         self.computed_tokens += sum([len(row.tokens) for row in rows])
 
-    def count_more(self, result: BatchResult) -> None:
-        """What a burst has computed after its first pass."""
-        self.computed_tokens += sum([len(tokens) - 1 for tokens in result.tokens])
+    def count_made(self, result: BatchResult, batch: Batch, goes_on: bool) -> None:
+        """What a burst computes beyond the pass that was counted when it left: the passes that are
+        there now, or the one that comes after them."""
+        if batch.passes > 1:
+            self.computed_tokens += sum([len(tokens) - 1 + goes_on for tokens in result.tokens])
 
     def count_found(self, request: Request) -> None:
         """It is admitted for the first time, with what is there of its context."""
@@ -100,6 +104,11 @@ class Lost:
 
 Answer = tuple[list[int], Sequence[Logprobs | None], Sequence[Probed]]
 """To one row: drawn tokens, a log probability for each or None, what the probes saw."""
+
+
+def rest_of(batch: Batch) -> Batch:
+    """Of a burst, once a pass of it is there."""
+    return msgspec.structs.replace(batch, passes=batch.passes - 1)
 
 
 def answers(result: BatchResult, batch: Batch) -> list[Answer]:

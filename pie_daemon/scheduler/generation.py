@@ -84,16 +84,20 @@ class Generation(Request):
         return Stride(self.context, row, self.draws, num_left)
 
     @property
-    def num_unwatched(self) -> int:
+    def num_ahead(self) -> int:
         """Text that could end it, counts, masks and guesses are looked at token by token."""
         looks = self.guide or self.speculation or self.params.stop_strings or self.draws.counts
         if looks:
             return 1
         left = self.max_new - len(self.tokens)
-        if self.params.chunk_tokens:
-            left = min(left, self.params.chunk_tokens - self.num_hidden)
         budget = self.context.owner.budget.left()
         return left if budget is None else min(left, budget)
+
+    @property
+    def num_unwatched(self) -> int:
+        if not self.params.chunk_tokens:
+            return self.num_ahead
+        return min(self.num_ahead, self.params.chunk_tokens - self.num_hidden)
 
     @property
     def ends_with(self) -> frozenset[int]:

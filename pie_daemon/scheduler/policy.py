@@ -159,15 +159,17 @@ class Burst(NamedTuple):
 
     passes: int
     until: list[int]
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unwatched:
     """How many passes the backend makes before the scheduler is asked again.
 
-    As many as nobody could tell from single ones: every request is a plain decode loop in the
-    middle of a chunk that its program waits for, and all pages for it are reserved. Whoever comes
-    meanwhile ends the burst after the pass at hand.
+    As many as nobody could tell from single ones: every request is a plain decode loop, and all
+    pages for it are reserved. In the middle of chunks that programs wait for, nothing is heard of
+    the burst until its end; else each pass is told as it comes. Whoever comes meanwhile ends the
+    burst after the pass at hand.
     """
 
     max_passes: int
@@ -181,7 +183,9 @@ class Unwatched:
                 break
         if not rows or most <= 1:
             return Burst(1, [])
-        return Burst(most, sorted({token for one, _ in rows for token in one.ends_with}))
+        until = sorted({token for one, _ in rows for token in one.ends_with})
+        unwatched = min(request.num_unwatched for request, _ in rows)
+        return Burst(min(most, unwatched), until) if unwatched > 1 else Burst(most, until, True)
 
     def _most(self, request: Request, run: Run | Stride, contexts: ContextTable) -> int:
         context = request.context
@@ -190,7 +194,7 @@ class Unwatched:
         if run.hidden or run.positions is not None or run.attention is not None:
             return 1
         room = contexts.capacity(context, request.num_reserved) - run.end
-        return min(request.num_unwatched, 1 + room)
+        return min(request.num_ahead, 1 + room)
 
 
 def _num_pending(request: Request) -> int:

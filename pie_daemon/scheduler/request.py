@@ -170,8 +170,13 @@ class Request:
         return None
 
     @property
+    def num_ahead(self) -> int:
+        """So many tokens can be drawn before the scheduler has to look at one of them."""
+        return 1
+
+    @property
     def num_unwatched(self) -> int:
-        """So many tokens can be drawn before anybody has to look at one of them."""
+        """So many of these can be drawn before anybody waits for one of them."""
         return 1
 
     @property

@@ -113,6 +113,20 @@ class Rows:
         self._contexts.publish(request.context)
         return num_new
 
+    def take_in_told(
+        self, request: Request, tokens: list[int], logprobs: Sequence[Logprobs | None]
+    ) -> int:
+        """The same of a burst that goes on: what it has drawn is being computed already."""
+        context = request.context
+        num_new = request.advance(tokens, logprobs)
+        self._fairness.serve(context.owner, len(tokens))
+        if request.ended:
+            self._contexts.settle_drafts(context, max(0, num_new - 1))
+            self._contexts.publish(context)
+        else:
+            self._contexts.keep_drafts(context, num_new)
+        return num_new
+
     def _take_in_drafted(
         self, request: Request, tokens: Sequence[int], logprobs: Sequence[Logprobs | None]
     ) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 
@@ -92,7 +92,7 @@ class Scheduler:
         self._notify: dict[int, Notify] = {}
         self._teller = Teller(self.info.name)
         self._masks = MaskMaker(self.info.name, self._wake.set)
-        self._last_batch = Batch(step=0, rows=[])
+        self._last_batch, self._begun_s = Batch(step=0, rows=[]), 0.0
         self._computed = RateMeter()
         self._generated = RateMeter()
         config = config or SchedulerConfig()
@@ -391,10 +391,9 @@ class Scheduler:
         self._make_masks()
         batch = self._decide()
         if batch is not None:
-            begun_s = time.monotonic()
-            with self._wake.ends(batch, backend.interrupt):
-                result = backend.execute(batch)
-            self._deliver(result, time.monotonic() - begun_s)
+            self._begun_s = time.monotonic()
+            told = partial(self._deliver, goes_on=True)
+            self._deliver(self._wake.compute(backend, batch, told))
         self._move_pages(backend)
 
     def _take(self) -> bool:
@@ -444,13 +443,14 @@ class Scheduler:
                 self._last_batch = batch
             return batch
 
-    def _deliver(self, result: BatchResult, took_s: float) -> None:
+    def _deliver(self, result: BatchResult, *, goes_on: bool = False) -> None:
         now_s = time.monotonic()
+        took_s, self._begun_s = now_s - self._begun_s, now_s
         rows = self._last_batch.rows
         num_tokens = sum(len(row.tokens) for row in rows)
         with self._lock:
             self._computed.add(num_tokens, now_s)
-            delivery = self._state.complete(result)
+            delivery = self._state.complete(result, goes_on=goes_on)
             if num_tokens == len(rows):
                 self._gathering.computed(took_s / max(1, len(result.tokens[0])))
             else:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pie_backend.batch import BackendInfo, Batch, BatchResult, Logprobs
+from pie_backend.batch import BackendInfo, Batch, BatchResult
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.admission import PromisePages
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.contexts import ContextTable
-from pie_daemon.scheduler.delivery import Counters, Delivery, Lost, answers
+from pie_daemon.scheduler.delivery import Counters, Delivery, Lost, answers, rest_of
 from pie_daemon.scheduler.desk import PassDesk
 from pie_daemon.scheduler.fairness import Fairness
 from pie_daemon.scheduler.generation import Generation
@@ -276,29 +276,33 @@ class SchedulerState:
         self.contexts.depart()
         self.counters.count_cut(rows)
         moves = self.contexts.host.depart()
-        batch = Batch(self.counters.steps, rows, copies, *moves, None, None, *burst)
+        batch = Batch(self.counters.steps, rows, copies, *moves, **burst._asdict())
         self._in_flight = batch, [request for request, _ in chosen]
         return batch
 
-    def complete(self, result: BatchResult) -> Delivery:
-        """Takes in what the batch in flight made.
+    def complete(self, result: BatchResult, *, goes_on: bool = False) -> Delivery:
+        """Takes in what the batch in flight made; `goes_on`: a pass of a burst, not its last.
 
         Raises: BackendError: it is no answer to the batch, which is still in flight then.
         """
         assert self._in_flight is not None, "no batch is in flight"
-        answered = answers(result, self._in_flight[0])
-        batch, flight = self._land()
+        batch, flight = self._in_flight
+        answered = answers(result, batch)
+        if goes_on:
+            self._in_flight = rest_of(batch), flight
+        else:
+            self._land()
         self._suspects.landed(flight)
         delivery = Delivery()
         self._moving.clear()
-        if batch.passes > 1:
-            self.counters.count_more(result)
+        self.counters.count_made(result, batch, goes_on)
+        take_in = self._rows.take_in_told if goes_on else self._rows.take_in
         for request, (tokens, ones, probed) in zip(flight, answered, strict=True):
             if request.id in self.running:
                 self._moving.append(request)
                 if probed:
                     request.observe(probed)
-                self._advance(request, tokens, ones, delivery)
+                self._advance(request, take_in(request, tokens, ones), delivery)
         self.counters.generated_tokens += sum(delivery.tokens.values())
         return delivery
 
@@ -478,14 +482,7 @@ class SchedulerState:
         self.contexts.land()
         return flight
 
-    def _advance(
-        self,
-        request: Request,
-        tokens: list[int],
-        logprobs: Sequence[Logprobs | None],
-        delivery: Delivery,
-    ) -> None:
-        num_new = self._rows.take_in(request, tokens, logprobs)
+    def _advance(self, request: Request, num_new: int, delivery: Delivery) -> None:
         owner = request.context.owner
         if num_new:
             owner.generated_tokens += num_new

@@ -48,6 +48,20 @@ def test_a_burst_draws_what_single_passes_draw(sampling: Sampling) -> None:
     assert result.tokens == [expected_tokens(prompt, 9, sampling) for prompt in PROMPTS]
 
 
+def test_all_passes_but_the_last_are_told_as_they_come() -> None:
+    backend = Counting()
+    prompt, told = PROMPTS[1], []
+    row = Row(prompt[-1:], len(prompt) - 1, [0, 1], [Sample(0, SAMPLED)])
+    backend.execute(Batch(0, [Row(prompt[:-1], 0, [0, 1])]))
+    last = Bursts(backend).execute_telling(
+        Batch(1, [row], passes=6, told=True),
+        lambda result: told.append((backend.num_passes, result.tokens[0])),
+    )
+    tokens = expected_tokens(prompt, 6, SAMPLED)
+    assert told == [(2 + number, [token]) for number, token in enumerate(tokens[:5])]
+    assert [tokens[5:]] == last.tokens
+
+
 def test_log_probabilities_come_for_every_token() -> None:
     backend = Counting()
     result = burst(Bursts(backend), 5, Sampling(logprobs=2), [])

@@ -71,6 +71,27 @@ def test_an_interruption_reaches_a_burst(open_worker: Open) -> None:
     assert 3 == len(worker.execute(Batch(3, [row], passes=3)).tokens[0])
 
 
+def test_passes_are_told_across_the_border(open_worker: Open) -> None:
+    worker = open_worker(msgspec.structs.replace(DUMMY, kv_pages=64))
+    row = Row([1], 0, list(range(64)), [Sample(0, Sampling())])
+    whole = worker.execute(Batch(1, [row], passes=9)).tokens[0]
+    told: list[int] = []
+    last = worker.execute_telling(
+        Batch(2, [row], passes=9, told=True), lambda result: told.extend(result.tokens[0])
+    )
+    assert whole == told + last.tokens[0]
+    assert 1 == len(last.tokens[0])
+
+
+def test_a_worker_that_dies_between_two_told_passes_is_gone(open_worker: Open) -> None:
+    worker = open_worker(msgspec.structs.replace(DUMMY, kv_pages=4096))
+    row = Row([1], 0, list(range(4096)), [Sample(0, Sampling())])
+    with pytest.raises(BackendError):
+        worker.execute_telling(
+            Batch(1, [row], passes=60_000, told=True), lambda _: os.kill(worker.pid, signal.SIGKILL)
+        )
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + HANG_S
     while not condition():

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pie_backend.batch import Adjustment, BackendConfig, Sampling
+from pie_backend.batch import Adjustment, BackendConfig, BatchResult, Sampling
 from pie_backend.bursts import Bursts
 from pie_backend.dummy import DummyBackend
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -17,6 +17,21 @@ from pie_daemon.scheduler.request import LENGTH
 from support.stepping import Stepper
 
 PROMPT = [3, 1, 4, 1, 5]
+
+
+class Tokens:
+    """A budget."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_left = num_tokens
+
+    def spend(self, num_tokens: int) -> bool:
+        enough = num_tokens <= self.num_left
+        self.num_left -= num_tokens if enough else 0
+        return enough
+
+    def left(self) -> int | None:
+        return self.num_left
 
 
 def stepper(max_burst: int = 16, num_pages: int = 64) -> Stepper:
@@ -30,6 +45,10 @@ def stepper(max_burst: int = 16, num_pages: int = 64) -> Stepper:
 def whole(num_tokens: int, **more: object) -> GenerateParams:
     """Handed over at the end."""
     return GenerateParams(max_tokens=num_tokens, chunk_tokens=0, **more)  # type: ignore[arg-type]
+
+
+def by_the_token(num_tokens: int) -> GenerateParams:
+    return GenerateParams(max_tokens=num_tokens, chunk_tokens=1)
 
 
 def test_nobody_is_asked_between_the_tokens_of_a_burst() -> None:
@@ -56,12 +75,11 @@ def test_the_shortest_of_a_batch_ends_it() -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        GenerateParams(max_tokens=8, chunk_tokens=1),
         whole(8, stop_strings=("never said",)),
         whole(8, drafts=DraftParams()),
         whole(8, sampling=Sampling(adjustment=Adjustment(frequency_penalty=0.5))),
     ],
-    ids=["by the token", "stop strings", "guesses", "penalties"],
+    ids=["stop strings", "guesses", "penalties"],
 )
 def test_who_looks_at_every_token_has_none(params: GenerateParams) -> None:
     steps = stepper()
@@ -83,6 +101,85 @@ def test_a_chunk_is_not_late() -> None:
             chunks.append(chunk.tokens)
     assert [5, 5, 2] == [len(chunk) for chunk in chunks]
     assert [1, 4, 5, 2] == [batch.passes for batch in steps.batches]
+
+
+def test_who_takes_every_token_is_told_of_each_pass() -> None:
+    steps = stepper()
+    quiet = steps.state.generate(steps.context(PROMPT, owner="two"), whole(30))
+    request = steps.state.generate(steps.context(PROMPT), by_the_token(19))
+    chunks: list[list[int]] = []
+    hear = steps.hear
+
+    def take(result: BatchResult) -> None:
+        hear(result)
+        while (chunk := steps.state.take(request)) is not None:
+            chunks.append(chunk.tokens)
+
+    steps.hear = take  # type: ignore[method-assign]
+    while steps.step() is not None:
+        chunks.append(steps.drain(request))
+    assert [token for chunk in chunks for token in chunk] == steps.expected(PROMPT, 19)
+    assert {0, 1} == {len(chunk) for chunk in chunks}
+    assert [(1, False), (16, True), (2, True), (11, False)] == [
+        (batch.passes, batch.told) for batch in steps.batches
+    ]
+    assert steps.drain(quiet) == steps.expected(PROMPT, 30)
+    assert 19 + 30 + 2 * (len(PROMPT) - 1) == steps.state.counters.computed_tokens
+
+
+@pytest.mark.parametrize("num_told", [1, 5, 15])
+def test_a_told_burst_may_be_cancelled_after_each_of_its_passes(num_told: int) -> None:
+    steps = stepper()
+    context = steps.context(PROMPT)
+    request = steps.state.generate(context, by_the_token(40))
+    steps.step()
+    taken = steps.drain(request)
+    steps.depart()
+    results: list[BatchResult] = []
+    last = steps.backend.execute_telling(steps.batches[-1], results.append)
+    for number, result in enumerate(results, 1):
+        steps.hear(result)
+        if number < num_told:
+            taken += steps.drain(request)
+        elif number == num_told:
+            steps.state.cancel(request)
+            steps.state.check()
+    steps.state.complete(last)
+    steps.state.check()
+    assert len(PROMPT) + num_told == steps.state.length(context)
+    again = steps.state.generate(context, by_the_token(4))
+    steps.run()
+    assert taken + steps.drain(again) == steps.expected(PROMPT, num_told + 4)
+
+
+def test_a_budget_that_is_used_up_within_a_told_burst_ends_it_there() -> None:
+    steps = stepper()
+    steps.state.owners.add("one", budget=Tokens(11))
+    requests = [steps.state.generate(steps.context([n, *PROMPT]), by_the_token(20)) for n in (1, 2)]
+    steps.run()
+    made = [steps.drain(request) for request in requests]
+    assert 11 == sum(map(len, made))
+    for n, tokens in zip((1, 2), made, strict=True):
+        assert tokens == steps.expected([n, *PROMPT], len(tokens))
+    steps.state.check()
+
+
+@pytest.mark.parametrize("num_told", [1, 4, 14])
+def test_what_was_told_before_a_death_is_neither_lost_nor_told_again(num_told: int) -> None:
+    steps = stepper()
+    request = steps.state.generate(steps.context(PROMPT), by_the_token(40))
+    steps.step()
+    taken = steps.drain(request)
+    steps.depart()
+    results: list[BatchResult] = []
+    steps.backend.execute_telling(steps.batches[-1], results.append)
+    for result in results[:num_told]:
+        steps.hear(result)
+        taken += steps.drain(request)
+    assert 1 + num_told == len(taken)
+    steps.die()
+    steps.run()
+    assert taken + steps.drain(request) == steps.expected(PROMPT, 40)
 
 
 def test_passes_of_programs_have_none() -> None:

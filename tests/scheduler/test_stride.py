@@ -14,7 +14,7 @@ PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 
 def test_a_page_table_is_made_once_for_all_rows_of_a_page() -> None:
     """Pages have four tokens, and the prompt ends one token after a page's beginning."""
-    steps = Stepper()
+    steps = Stepper(config=SchedulerConfig(max_burst=1))
     request = steps.start(PROMPT, 8)
     steps.run()
     assert steps.drain(request) == steps.expected(PROMPT, 8)

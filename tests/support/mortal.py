@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pie_backend.base import Tell
 from pie_backend.batch import AdapterInfo, BackendConfig, BackendInfo, Batch, BatchResult
 from pie_backend.lifeline import Lifeline
 from pie_backend.process import ProcessBackend
@@ -63,24 +64,30 @@ class Mortal:
         return self.inner.info
 
     def execute(self, batch: Batch) -> BatchResult:
+        return self._execute(batch, self.inner.execute)
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        return self._execute(batch, partial(self.inner.execute_telling, tell=tell))
+
+    def _execute(self, batch: Batch, compute: Callable[[Batch], BatchResult]) -> BatchResult:
         match self._fate.moment_of(batch):
             case None:
-                return self.inner.execute(batch)
+                return compute(batch)
             case "before":
                 kill(self.inner.pid)
-                return self.inner.execute(batch)
+                return compute(batch)
             case "during":
-                return self._execute_dying(batch)
+                return self._execute_dying(batch, compute)
             case "after":
-                self.inner.execute(batch)
+                compute(batch)
                 kill(self.inner.pid)
-                return self.inner.execute(batch)
+                return compute(batch)
             case "between":
-                result = self.inner.execute(batch)
+                result = compute(batch)
                 kill(self.inner.pid)
                 return result
 
-    def _execute_dying(self, batch: Batch) -> BatchResult:
+    def _execute_dying(self, batch: Batch, compute: Callable[[Batch], BatchResult]) -> BatchResult:
         os.kill(self.inner.pid, signal.SIGSTOP)
         channel = self.inner._channel
         receive = channel.receive
@@ -90,7 +97,7 @@ class Mortal:
             return receive()
 
         channel.receive = killing  # type: ignore[method-assign]
-        return self.inner.execute(batch)
+        return compute(batch)
 
     def load_adapter(self, path: str) -> AdapterInfo:
         return self.inner.load_adapter(path)

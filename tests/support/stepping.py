@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pie_backend.base import Backend
-from pie_backend.batch import BackendConfig, Batch
+from pie_backend.batch import BackendConfig, Batch, BatchResult
 from pie_backend.dummy import DummyBackend, Vocabulary, expected_tokens
 from pie_daemon.scheduler.config import SchedulerConfig
 from pie_daemon.scheduler.delivery import Delivery, Lost
@@ -66,9 +66,19 @@ class Stepper:
         return batch
 
     def land(self) -> Delivery:
-        delivery = self.state.complete(self.backend.execute(self.batches[-1]))
+        batch = self.batches[-1]
+        if batch.told:
+            result = self.backend.execute_telling(batch, self.hear)
+        else:
+            result = self.backend.execute(batch)
+        delivery = self.state.complete(result)
         self.state.check()
         return delivery
+
+    def hear(self, result: BatchResult) -> None:
+        """A pass of a burst that goes on."""
+        self.state.complete(result, goes_on=True)
+        self.state.check()
 
     def die(self) -> Lost:
         """The backend ends, in the middle of a batch if one has departed, and the next one comes;

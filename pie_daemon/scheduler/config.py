@@ -43,9 +43,9 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_burst: Annotated[
         Count,
         setting(
-            "Passes that the backend makes before the scheduler is asked again, while nobody waits "
-            "for one of their tokens; who comes meanwhile ends them after the pass at hand; 1: "
-            "always one",
+            "Passes that the backend makes before the scheduler is asked again, while nothing but "
+            "tokens comes of them; each is told at once where somebody waits for its tokens; who "
+            "comes meanwhile ends them after the pass at hand; 1: always one",
             unit="passes",
             reload="rebuild",
             why="then what the scheduler costs is spread over so many tokens that it hardly shows",

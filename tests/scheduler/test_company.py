@@ -62,3 +62,27 @@ def test_it_never_waits_for_longer_than_its_share_of_two_batches(share: float) -
 def test_nobody_waits_where_nobody_asks() -> None:
     programs = Programs(waiting=9, running=1)
     assert 0 == programs.company.patience_s(0, 0.0)
+
+
+def test_each_time_that_nobody_came_twice_as_many_rests_go_by_without_waiting() -> None:
+    """Others are awake all the time, and want something else."""
+    programs = Programs(waiting=9, running=1)
+    waited = []
+    for number in range(1, 40):
+        if number > 1:
+            programs.company.rested(float(number), BATCH_S)
+        waited.append(bool(programs.company.patience_s(1, float(number if number > 1 else 0))))
+        programs.company.patience_s(1, number + 0.5)
+    assert [number for number, did in enumerate(waited) if did] == [0, 2, 6, 14, 30]
+
+
+def test_once_somebody_came_it_waits_after_every_rest_again() -> None:
+    programs = Programs(waiting=2, running=1)
+    programs.company.patience_s(1, 0.0)
+    programs.company.patience_s(1, 0.5)  # in vain
+    programs.company.rested(1.0, BATCH_S)
+    assert 0 == programs.company.patience_s(1, 1.0)
+    for now_s in (2.0, 3.0):
+        programs.company.rested(now_s, BATCH_S)
+        assert programs.company.patience_s(1, now_s)
+        programs.company.patience_s(3, now_s + 0.001)

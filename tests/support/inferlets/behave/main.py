@@ -3,7 +3,17 @@
 import time
 from typing import Any
 
-from inferlet import Context, Model, PieError, events, messaging, runtime, session, storage
+from inferlet import (
+    Context,
+    ForwardPass,
+    Model,
+    PieError,
+    events,
+    messaging,
+    runtime,
+    session,
+    storage,
+)
 
 
 def run(input: dict[str, Any]) -> Any:
@@ -71,6 +81,27 @@ def do_generate(prompt: str, max_tokens: int, repeat: int = 1, **options: Any) -
                     pass
                 made.append(generation.tokens)
     return made
+
+
+def do_next_tokens(
+    prompt: str, max_tokens: int | None = None, by: str = "next_token"
+) -> tuple[list[int], str]:
+    """A greedy loop, for ever without a maximum, by single calls or by forward passes. Tokens, and
+    the code of the error that ended it."""
+    tokens: list[int] = []
+    with Context(Model.open()) as context:
+        context.append_text(prompt)
+        try:
+            while max_tokens is None or len(tokens) < max_tokens:
+                if by == "next_token":
+                    tokens.append(context.next_token(tokens[-1:], temperature=0))
+                else:
+                    forward = ForwardPass(context, tokens[-1:])
+                    forward.sample(temperature=0)
+                    tokens += forward.submit().tokens
+        except PieError as error:
+            return tokens, error.code
+    return tokens, ""
 
 
 def do_relay(

@@ -33,7 +33,7 @@ def test_a_program_is_cancelled_within_a_pass(rig: Rig, by: str) -> None:
     """It never hears of it, and nothing of it is left: the rig looks when it closes."""
     instance = rig.launch("behave", do="next_tokens", prompt="hello", by=by)
     until(lambda: rig.scheduler.stats().generated_tokens >= 3)
-    instance.cancel()
+    instance.cancel("its client")
     assert "cancelled" == rig.outcome(instance).status
 
 

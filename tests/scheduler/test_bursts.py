@@ -14,24 +14,10 @@ from pie_daemon.scheduler.drafts import DraftParams
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.passes import PassSpec
 from pie_daemon.scheduler.request import LENGTH
+from support.purse import Purse
 from support.stepping import Stepper
 
 PROMPT = [3, 1, 4, 1, 5]
-
-
-class Tokens:
-    """A budget."""
-
-    def __init__(self, num_tokens: int) -> None:
-        self.num_left = num_tokens
-
-    def spend(self, num_tokens: int) -> bool:
-        enough = num_tokens <= self.num_left
-        self.num_left -= num_tokens if enough else 0
-        return enough
-
-    def left(self) -> int | None:
-        return self.num_left
 
 
 def stepper(max_burst: int = 16, num_pages: int = 64) -> Stepper:
@@ -154,7 +140,7 @@ def test_a_told_burst_may_be_cancelled_after_each_of_its_passes(num_told: int) -
 
 def test_a_budget_that_is_used_up_within_a_told_burst_ends_it_there() -> None:
     steps = stepper()
-    steps.state.owners.add("one", budget=Tokens(11))
+    steps.state.owners.add("one", budget=Purse(11))
     requests = [steps.state.generate(steps.context([n, *PROMPT]), by_the_token(20)) for n in (1, 2)]
     steps.run()
     made = [steps.drain(request) for request in requests]

@@ -7,25 +7,10 @@ import pytest
 from pie_backend.dummy import Vocabulary
 from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.request import BUDGET, LENGTH, Chunk, Finish
+from support.purse import Purse
 from support.stepping import Stepper, letters
 
 PROMPT = [11, 12, 13, 14, 15, 16]
-
-
-class Purse:
-    """A budget of so many tokens."""
-
-    def __init__(self, num_tokens: int) -> None:
-        self.num_tokens = num_tokens
-
-    def spend(self, num_tokens: int) -> bool:
-        if num_tokens > self.num_tokens:
-            return False
-        self.num_tokens -= num_tokens
-        return True
-
-    def left(self) -> int | None:
-        return self.num_tokens
 
 
 def generate(stepper: Stepper, params: GenerateParams) -> tuple[Chunk, Finish | None, list[int]]:

@@ -20,6 +20,7 @@ from pie_daemon.scheduler.params import GenerateParams
 from pie_daemon.scheduler.request import BUDGET, CANCELLED, Chunk, Finish, Usage
 from pie_daemon.scheduler.service import Scheduler
 from support.adapter_files import write_adapter_files
+from support.purse import Purse
 from support.stepping import Stepper, letters
 
 # Text that goes round in fours, more or less.
@@ -30,19 +31,6 @@ DRAFTS = DraftParams(max_draft=6, min_match=1, max_match=4)
 
 def adjusted(**changes: Any) -> Sampling:
     return Sampling(adjustment=Adjustment(**changes))
-
-
-class Budget:
-    def __init__(self, num_tokens: int) -> None:
-        self.num_left = num_tokens
-
-    def spend(self, num_tokens: int) -> bool:
-        taken = num_tokens <= self.num_left
-        self.num_left -= num_tokens if taken else 0
-        return taken
-
-    def left(self) -> int | None:
-        return self.num_left
 
 
 def stepper(**options: Any) -> Stepper:
@@ -120,8 +108,8 @@ def test_drafts_end_where_the_generation_must(max_tokens: int, page_size: int) -
 def test_a_budget_ends_within_accepted_drafts(num_tokens: int) -> None:
     """Just as it does between plain tokens."""
     params = GenerateParams(max_tokens=40, ignore_eos=True)
-    plain, finish, context, _ = outcome(params, Budget(num_tokens))
-    chunks, *rest, _ = outcome(replace(params, drafts=DRAFTS), Budget(num_tokens))
+    plain, finish, context, _ = outcome(params, Purse(num_tokens))
+    chunks, *rest, _ = outcome(replace(params, drafts=DRAFTS), Purse(num_tokens))
     assert BUDGET == finish
     assert num_tokens == len(whole(chunks)[0])
     assert (whole(plain), [finish, context]) == (whole(chunks), rest)

@@ -19,6 +19,7 @@ from pie_daemon.scheduler.passes import PassSpec
 from pie_daemon.scheduler.replicas.front import Replicas
 from pie_daemon.scheduler.service import Scheduler
 from support.adapter_files import write_adapter_files
+from support.purse import Purse
 from support.stepping import letters
 from support.waiting import until
 
@@ -319,26 +320,10 @@ def test_a_fork_of_a_dead_replica_lives_on_elsewhere(
     assert home != front.replica_of(fork)
 
 
-class Budget:
-    """Of generated tokens."""
-
-    def __init__(self, num_tokens: int) -> None:
-        self.num_left = num_tokens
-
-    def spend(self, num_tokens: int) -> bool:
-        if num_tokens > self.num_left:
-            return False
-        self.num_left -= num_tokens
-        return True
-
-    def left(self) -> int | None:
-        return self.num_left
-
-
 def test_budgets_and_quotas_hold_across_replicas(open_front: Open, backends: list[Gated]) -> None:
     """Tokens and pages of all replicas are counted together, and so is what an owner used."""
     front = open_front()
-    program = Program(front, "p", budget=Budget(10))
+    program = Program(front, "p", budget=Purse(10))
     assert [4, 4, 2] == [len(program.say(prompt_of(number))) for number in range(3)]
     assert 10 == front.owner_usage("p").generated_tokens
     front.drop_owner("p")

@@ -80,7 +80,7 @@ def _drawn(
 ) -> tuple[list[int], list[Logprobs | None]]:
     """One token for each row of hidden [R, hidden], and log probabilities as `draw` has them."""
     if hidden.device == draws_on and all(sample.is_plain for sample in samples):
-        return decoder.greedy(decoder.norm(hidden)), []
+        return decoder.greedy(hidden), []
     return draw(decoder.logits(hidden).to(draws_on), samples, decoder.likeliest)
 
 

@@ -37,7 +37,7 @@ def load_decoder(
         norm=loader.norm("model.norm"),
         head=head,
         likeliest=ops.likeliest,
-        greedy=ops.greedy(head, embedding if is_shared else None),
+        screen=ops.screen(head, embedding) if is_shared else None,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from pie_backend.engine.attention.base import AttentionStep
-from pie_backend.engine.ops.base import Greedy, Linear, Norm, Placement
+from pie_backend.engine.ops.base import Linear, Norm, Placement, Screened
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class Decoder:
     norm: Norm
     head: Linear
     likeliest: Callable[[torch.Tensor], list[int]]
-    greedy: Greedy
-    """Both as in `Operators`."""
+    """See `Operators`, like the next."""
+    screen: Screened | None = None
 
     def hidden_states(
         self,
@@ -132,3 +132,9 @@ class Decoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] -> [R, vocab]"""
         return self.head(self.norm(hidden))
+
+    def greedy(self, hidden: torch.Tensor) -> list[int]:
+        """[R, hidden] -> of each row the lowest id with the largest logit."""
+        states = self.norm(hidden)
+        found = None if self.screen is None else self.screen(states)
+        return self.likeliest(self.head(states)) if found is None else found

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pie_backend.engine.transformer import DecoderLayer, Layers
 
 
-Greedy = Callable[[torch.Tensor], list[int]]
-"""Normed states [R, hidden] -> of each the lowest id with the largest logit."""
+Screened = Callable[[torch.Tensor], list[int] | None]
+"""Normed states [R, hidden] -> what `likeliest` says of their logits; None: it cannot be told."""
 
 
 class Linear(Protocol):
@@ -84,9 +84,8 @@ class Operators(Protocol):
         """[R, vocab] -> of each row the lowest id with the largest logit."""
         ...
 
-    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
-        """What `likeliest` says of `head`'s logits, without them where that is cheaper. weight
-        [vocab, hidden] is the head's, unchanged; None where nobody else keeps it."""
+    def screen(self, head: Linear, weight: torch.Tensor) -> Screened | None:
+        """weight [vocab, hidden] is the head's, unchanged; None: all logits are as cheap."""
         ...
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention: ...

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.attention.gathered import GatheredAttention
 from pie_backend.engine.kv_cache import KVCache
-from pie_backend.engine.ops.base import Greedy, Linear
+from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.rope import rotate
 from pie_backend.engine.sampling import likeliest
@@ -73,8 +73,8 @@ class TorchOperators:
     def likeliest(self, logits: torch.Tensor) -> list[int]:
         return likeliest(logits)
 
-    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
-        return lambda states: likeliest(head(states))
+    def screen(self, head: Linear, weight: torch.Tensor) -> None:
+        return None
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return GatheredAttention(cache, num_heads)

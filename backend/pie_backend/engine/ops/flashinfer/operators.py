@@ -11,7 +11,7 @@ from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.attention.flashinfer import WORKSPACE_BYTES, FlashInferAttention
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.kv_cache import KVCache
-from pie_backend.engine.ops.base import Greedy, Linear
+from pie_backend.engine.ops.base import Linear
 from pie_backend.engine.ops.flashinfer.library import Kernels
 from pie_backend.engine.ops.linear import PlainLinear
 from pie_backend.engine.ops.torch_ops import TorchNorm
@@ -98,8 +98,8 @@ class FlashInferOperators:
     def likeliest(self, logits: torch.Tensor) -> list[int]:
         return likeliest(logits)
 
-    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
-        return lambda states: likeliest(head(states))
+    def screen(self, head: Linear, weight: torch.Tensor) -> None:
+        return None
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return FlashInferAttention(self._kernels, cache, num_heads)

@@ -10,7 +10,7 @@ from pie_backend.engine.attention.base import Attention
 from pie_backend.engine.config import DecoderConfig
 from pie_backend.engine.huge_pages import Slabs
 from pie_backend.engine.kv_cache import KVCache
-from pie_backend.engine.ops.base import Greedy, Linear, Norm, Placement
+from pie_backend.engine.ops.base import Linear, Norm, Placement
 from pie_backend.engine.ops.linear import make_linear
 from pie_backend.engine.ops.native.attention import NativeAttention
 from pie_backend.engine.ops.native.build import NoKernels
@@ -82,14 +82,11 @@ class NativeOperators:
         self._kernels.likeliest(logits.data_ptr(), tokens, num_rows, size)
         return tokens[:]
 
-    def greedy(self, head: Linear, weight: torch.Tensor | None) -> Greedy:
-        def of_all(states: torch.Tensor) -> list[int]:
-            return self.likeliest(head(states))
-
-        screening = self._kernels.screening if type(head) is NativeLinear else None
-        if weight is None or screening is None or not Screen.can_take(weight):
-            return of_all
-        return Screen(screening, self._memory, weight, of_all)
+    def screen(self, head: Linear, weight: torch.Tensor) -> Screen | None:
+        screening = self._kernels.screening
+        if screening is None or type(head) is not NativeLinear or not Screen.can_take(weight):
+            return None
+        return Screen(screening, self._memory, weight)
 
     def attention(self, cache: KVCache, num_heads: int) -> Attention:
         return NativeAttention(self._kernels, cache, num_heads)

@@ -12,7 +12,6 @@ from ctypes import c_int64
 import torch
 
 from pie_backend.engine.huge_pages import Slabs
-from pie_backend.engine.ops.base import Greedy
 from pie_backend.engine.ops.native.library import Screening
 
 _MOST_ROWS = 256
@@ -20,13 +19,10 @@ _MOST_ROWS = 256
 
 
 class Screen:
-    """Implements `Greedy`."""
+    """Implements `Screened`."""
 
-    def __init__(
-        self, kernels: Screening, memory: Slabs, weight: torch.Tensor, of_all: Greedy
-    ) -> None:
-        """weight bfloat16 [vocab, hidden]; `of_all`: for rows whose bounds do not tell."""
-        self._of_all = of_all
+    def __init__(self, kernels: Screening, memory: Slabs, weight: torch.Tensor) -> None:
+        """weight bfloat16 [vocab, hidden]"""
         self._weight = weight.contiguous()
         num_out, num_in = self._weight.shape
         self._packed = memory.take(-(-num_out // 32) * 32 * num_in // 2)
@@ -41,23 +37,17 @@ class Screen:
         is_native = weight.dtype == torch.bfloat16 and weight.shape[1] % 32 == 0
         return is_native and weight.numel() < 2**31
 
-    def __call__(self, states: torch.Tensor) -> list[int]:
+    def __call__(self, states: torch.Tensor) -> list[int] | None:
         tokens: list[int] = []
         states = states.contiguous()
         for begin in range(0, len(states), _MOST_ROWS):
             tokens += self._choose(states[begin : begin + _MOST_ROWS])
-        return tokens
+        # Whatever fails for one row most likely does for others; so do not look at them one by one.
+        return None if min(tokens) < 0 else tokens
 
     def _choose(self, states: torch.Tensor) -> list[int]:
-        num_rows = len(states)
-        tokens = (c_int64 * num_rows)()
-        self._run(
-            states.data_ptr(),
-            *self._weights_at,
-            tokens,
-            num_rows,
-            *self._weight.shape,
-        )
-        chosen: list[int] = tokens[:]
-        # Whatever fails for one row most likely does for others; so do not look at them one by one.
-        return self._of_all(states) if min(chosen) < 0 else chosen
+        """-1 where the bounds do not tell."""
+        tokens = (c_int64 * len(states))()
+        size = len(states), *self._weight.shape
+        self._run(states.data_ptr(), *self._weights_at, tokens, *size)
+        return tokens[:]

@@ -50,7 +50,6 @@ typedef struct {
     const bf16 *x;
     i64 *tokens;
     i64 rows;
-    int parts;
     Found *found[MOST_THREADS];  // [rows] of each thread
 } Choice;
 
@@ -217,9 +216,8 @@ static void add(Found *found, __mmask16 may, i64 column, __m512 near, __m512 off
 
 // Sixteen outputs of all rows.
 static void look_through(const Choice *choice, const Known *known, Found *found,
-                         int32_t (*sums)[COLUMNS], i64 column, i64 within) {
+                         int parts, int32_t (*sums)[COLUMNS], i64 column, i64 within) {
     const Screen *screen = choice->screen;
-    const int parts = choice->parts;
     const __mmask16 mask = first(screen->n - column);
     const __m512 scales = _mm512_maskz_loadu_ps(mask, screen->scales + column);
     const __m512 errors = _mm512_maskz_loadu_ps(mask, screen->errors + column);
@@ -245,28 +243,40 @@ static const uint8_t *block_at(const Screen *screen, i64 number) {
     return screen->packed + number * COLUMNS * screen->k;
 }
 
+// How many parts all rows are split in.
+static int look_at_all(const bf16 *x, i64 rows, i64 k, Known *known) {
+    int parts = rows <= FEW_ROWS ? 2 : 1;
+    for (i64 row = 0; row < rows; row++) {
+        known[row] = look_at(x + row * k, k, parts);
+        if (parts == 2 || known[row].of_lengths <= WORST_OF_ONE_PART * known[row].of_errors) continue;
+        parts = 2;
+        row = -1;
+    }
+    return parts;
+}
+
 static void screen_part(Choice *choice, Pieces *pieces) {
     const Screen *screen = choice->screen;
-    const i64 k = screen->k, rows = choice->rows, virtual = rows * choice->parts;
-    const i64 padded = up_to(virtual, MOST_ROWS), blocks = up_to(screen->n, COLUMNS) / COLUMNS;
+    const i64 k = screen->k, rows = choice->rows;
+    const i64 padded = up_to(2 * rows, MOST_ROWS), blocks = up_to(screen->n, COLUMNS) / COLUMNS;
     int32_t(*sums)[COLUMNS] =
         pie_own_memory(padded * (k + sizeof *sums) + rows * (sizeof(Known) + sizeof(Found)));
     int8_t *z = (int8_t *)(sums + padded);
     Found *found = (Found *)(z + padded * k);
     Known *known = (Known *)(found + rows);
     choice->found[omp_get_thread_num()] = found;
+    const int parts = look_at_all(choice->x, rows, k, known);
     for (i64 row = 0; row < rows; row++) {
         found[row].bar = -INFINITY;
         found[row].count = 0;
-        known[row] = look_at(choice->x + row * k, k, choice->parts);
-        split(choice->x + row * k, k, choice->parts, known + row, z, row);
+        split(choice->x + row * k, k, parts, known + row, z, row);
     }
     for (i64 piece = take_piece(pieces), following; piece < blocks; piece = following) {
         following = take_piece(pieces);
-        multiply_block(z, virtual, block_at(screen, piece), k,
+        multiply_block(z, rows * parts, block_at(screen, piece), k,
                        following < blocks ? block_at(screen, following) : 0, sums);
         for (i64 within = 0; within < min64(COLUMNS, screen->n - piece * COLUMNS); within += 16)
-            look_through(choice, known, found, sums, piece * COLUMNS + within, within);
+            look_through(choice, known, found, parts, sums, piece * COLUMNS + within, within);
     }
 }
 
@@ -354,21 +364,12 @@ static i64 decide(const Choice *choice, i64 row) {
     return best.token;
 }
 
-static int parts_for(const bf16 *x, i64 rows, i64 k) {
-    if (rows <= FEW_ROWS) return 2;
-    for (i64 row = 0; row < rows; row++) {
-        const Known known = look_at(x + row * k, k, 1);
-        if (!(known.of_lengths <= WORST_OF_ONE_PART * known.of_errors)) return 2;
-    }
-    return 1;
-}
-
 // x [rows][k] -> tokens [rows]: of x W^T in bfloat16 the first place of the largest; -1 where this
 // way cannot tell.
 void pie_screen(const bf16 *x, const bf16 *weight, const uint8_t *packed, const float *scales,
                 const float *errors, const float *lengths, i64 *tokens, i64 rows, i64 n, i64 k) {
     const Screen screen = {weight, packed, scales, errors, lengths, n, k};
-    Choice choice = {&screen, x, tokens, rows, parts_for(x, rows, k), {0}};
+    Choice choice = {&screen, x, tokens, rows, {0}};
     Pieces pieces[2] = {0};
 #pragma omp parallel num_threads((int)min64(pie_threads, MOST_THREADS - 1))
     {

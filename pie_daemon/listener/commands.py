@@ -27,6 +27,7 @@ from pie_daemon.listener.uploads import Upload, Uploads
 _log = structlog.get_logger()
 
 Handler = Callable[[Session, Any], Awaitable[wire.Reply]]
+QuickHandler = Callable[[Session, Any], wire.Reply]
 
 _T = TypeVar("_T")
 
@@ -36,7 +37,8 @@ _ENVELOPE_BYTES: Final = 4096
 
 
 class Commands:
-    """The handlers and what they share. They run as tasks; what blocks goes to a thread."""
+    """The handlers and what they share. Those that wait for something run as tasks, and leave what
+    blocks to a thread; the others answer where they are called."""
 
     def __init__(self, config: ListenerConfig, services: Services, uploads_dir: Path) -> None:
         self.config = config
@@ -52,14 +54,10 @@ class Commands:
         self.count_sessions: Callable[[], int] = lambda: 0
         self.endpoints: list[str] = []
         self.end_session: Callable[[Session], None] = lambda session: None
-        self.table: dict[type[wire.Request], Handler] = {
+        self.at_once: dict[type[wire.Request], QuickHandler] = {
             wire.Hello: self.hello,
             wire.Ping: self.ping,
             wire.GetStatus: self.status,
-            wire.UploadBegin: self.upload_begin,
-            wire.UploadChunk: self.upload_chunk,
-            wire.UploadCommit: self.upload_commit,
-            wire.UploadAbort: self.upload_abort,
             wire.Launch: self.launch,
             wire.ListInstances: self.list_instances,
             wire.ListPrograms: self.list_programs,
@@ -70,6 +68,12 @@ class Commands:
             wire.Message: self.message,
             wire.CloseInput: self.close_input,
             wire.Bye: self.bye,
+        }
+        self.later: dict[type[wire.Request], Handler] = {
+            wire.UploadBegin: self.upload_begin,
+            wire.UploadChunk: self.upload_chunk,
+            wire.UploadCommit: self.upload_commit,
+            wire.UploadAbort: self.upload_abort,
         }
 
     def close(self) -> None:
@@ -84,7 +88,7 @@ class Commands:
 
     # --- the connection -----------------------------------------------------------------------
 
-    async def hello(self, session: Session, request: wire.Hello) -> wire.Welcome:
+    def hello(self, session: Session, request: wire.Hello) -> wire.Welcome:
         config = self.config
         limit_bytes = min(request.max_message_bytes, config.max_message_bytes)
         session.events_together = wire.EVENTS_TOGETHER in request.features
@@ -101,10 +105,10 @@ class Commands:
             event_window_bytes=config.event_window_bytes,
         )
 
-    async def ping(self, session: Session, request: wire.Ping) -> wire.Pong:
+    def ping(self, session: Session, request: wire.Ping) -> wire.Pong:
         return wire.Pong()
 
-    async def status(self, session: Session, request: wire.GetStatus) -> wire.Status:
+    def status(self, session: Session, request: wire.GetStatus) -> wire.Status:
         instances = self._services.supervisor.instances()
         return wire.Status(
             server=f"pie {__version__}",
@@ -117,7 +121,7 @@ class Commands:
             detail=dict(self._services.detail()),
         )
 
-    async def bye(self, session: Session, request: wire.Bye) -> wire.Done:
+    def bye(self, session: Session, request: wire.Bye) -> wire.Done:
         # In the next turn of the loop: after the answer.
         asyncio.get_running_loop().call_soon(self.end_session, session)
         return wire.Done()
@@ -150,7 +154,7 @@ class Commands:
         await self.uploads.abort(session.peer.username, request.upload)
         return wire.Done()
 
-    async def list_programs(self, session: Session, request: wire.ListPrograms) -> wire.ProgramList:
+    def list_programs(self, session: Session, request: wire.ListPrograms) -> wire.ProgramList:
         username = None if session.peer.operator else session.peer.username
         programs = self._services.programs.programs(username)
         return wire.ProgramList(items=[_convert(info, wire.ProgramInfo) for info in programs])
@@ -181,7 +185,7 @@ class Commands:
 
     # --- instances ----------------------------------------------------------------------------
 
-    async def launch(self, session: Session, request: wire.Launch) -> wire.Launched:
+    def launch(self, session: Session, request: wire.Launch) -> wire.Launched:
         self._refuse_when_draining()
         instance = self._services.supervisor.launch(
             request.program,
@@ -195,15 +199,13 @@ class Commands:
             self.ties.tie(instance.id, session)
         return wire.Launched(instance=instance.id, program=instance.program, digest=instance.digest)
 
-    async def list_instances(
-        self, session: Session, request: wire.ListInstances
-    ) -> wire.InstanceList:
+    def list_instances(self, session: Session, request: wire.ListInstances) -> wire.InstanceList:
         infos: Sequence[Any] = self._services.supervisor.instances()
         peer = session.peer
         visible = [info for info in infos if peer.operator or info.username == peer.username]
         return wire.InstanceList(items=[_convert(info, wire.InstanceInfo) for info in visible])
 
-    async def attach(self, session: Session, request: wire.Attach) -> wire.Attached:
+    def attach(self, session: Session, request: wire.Attach) -> wire.Attached:
         instance = self._instance(session, request.instance)
         last_seq = instance.events.last_seq
         if request.after > last_seq:
@@ -219,27 +221,27 @@ class Commands:
             next_seq=kept[0].seq if kept else None,
         )
 
-    async def detach(self, session: Session, request: wire.Detach) -> wire.Done:
+    def detach(self, session: Session, request: wire.Detach) -> wire.Done:
         self.following.detach(session, request.instance)
         self.ties.detached(request.instance, session)
         return wire.Done()
 
-    async def ack(self, session: Session, request: wire.Ack) -> wire.Done:
+    def ack(self, session: Session, request: wire.Ack) -> wire.Done:
         if self.following.ack(session, request.instance, request.upto):
             self.ties.untie(request.instance)
         return wire.Done()
 
-    async def terminate(self, session: Session, request: wire.Terminate) -> wire.Done:
+    def terminate(self, session: Session, request: wire.Terminate) -> wire.Done:
         instance = self._instance(session, request.instance)
         reason = request.reason or f"stopped by {session.peer.username}"
         self._services.supervisor.terminate(instance.id, reason)
         return wire.Done()
 
-    async def message(self, session: Session, request: wire.Message) -> wire.Done:
+    def message(self, session: Session, request: wire.Message) -> wire.Done:
         self._instance(session, request.instance).deliver(request.text)
         return wire.Done()
 
-    async def close_input(self, session: Session, request: wire.CloseInput) -> wire.Done:
+    def close_input(self, session: Session, request: wire.CloseInput) -> wire.Done:
         self._instance(session, request.instance).close_input()
         return wire.Done()
 

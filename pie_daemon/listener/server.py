@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-import zmq.asyncio
+import zmq
 
 from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_request, encode, unsupported_version
@@ -24,8 +24,6 @@ _log = structlog.get_logger()
 
 # How often a client whose queue was full is tried again.
 _RETRY_S = 0.02
-# Messages read in a row before everybody else in the loop has a turn.
-_READ_BURST = 64
 _LINGER_MS = 500
 _BAD_MESSAGE_LOG_S = 10.0
 # How often expired uploads are looked for.
@@ -58,6 +56,7 @@ class Server:
         self._num_bad_messages = 0
         self._bad_message_logged_s = float("-inf")
         self._closing = False
+        self._deaf = False
 
     @property
     def endpoints(self) -> list[str]:
@@ -70,14 +69,14 @@ class Server:
 
     @property
     def handlers(self) -> Mapping[type[wire.Request], Handler]:
-        """What answers which request; known once it has started."""
-        return self._commands.table
+        """What answers requests by tasks; known once it has started."""
+        return self._commands.later
 
     async def start(self) -> None:
         """Bound when it returns; AlreadyRunning or PieError, with nothing left behind, if not."""
         if self._needs_lock:
             self._own_lock = acquire(self._runtime_dir)
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._bind()
         except PieError:
@@ -91,8 +90,6 @@ class Server:
         self._commands.end_session = lambda session: self._end(session, grace_s=0)
         self._handlers = Tasks("listener.command")
         self._tasks = Tasks("listener")
-        for transport in self._transports:
-            self._tasks.spawn(self._read(transport), f"read {transport.endpoint}")
         self._tasks.spawn(self._watch(), "watch")
         _log.info("listening", endpoints=self.endpoints)
 
@@ -108,6 +105,7 @@ class Server:
         # 1. Requests that still run are cancelled; each answers `closed`.
         await self._handlers.close()
         # 2. No more reading, no more heartbeats.
+        self._deaf = True
         await self._tasks.close()
         # 3. Clients learn why at once, instead of by silence.
         for session in list(self._sessions.values()):
@@ -129,7 +127,10 @@ class Server:
         self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         endpoints = self.config.endpoints or (f"ipc://{self._runtime_dir}/pie.sock",)
         for endpoint in endpoints:
-            self._transports.append(Transport(self._context, endpoint, self.config, self._auth))
+            transport = Transport(
+                self._context, endpoint, self.config, self._auth, on_message=self._hear
+            )
+            self._transports.append(transport)
         if self.config.insecure:
             _log.warning("clients are not authenticated and nothing is encrypted over tcp")
 
@@ -142,18 +143,13 @@ class Server:
         if self._own_lock is not None:
             self._own_lock.release()
 
-    async def _read(self, transport: Transport) -> None:
-        num_read = 0
-        while True:
-            received = await transport.receive()
-            try:
-                self._on_message(transport, received)
-            except Exception:  # noqa: BLE001 - one message must never make the daemon deaf
-                _log.error("message failed", exc_info=True)
-            num_read += 1
-            if num_read % _READ_BURST == 0:
-                # Receiving does not yield while messages are there.
-                await asyncio.sleep(0)
+    def _hear(self, transport: Transport, received: Received) -> None:
+        if self._deaf:
+            return
+        try:
+            self._on_message(transport, received)
+        except Exception:  # noqa: BLE001 - one message must never make the daemon deaf
+            _log.error("message failed", exc_info=True)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -217,6 +213,9 @@ class Server:
             busy = encode(wire.Error(code="busy", message=text), correlation)
             session.reply(busy, self.config.max_outbox_bytes)
             return
+        if type(request) not in self._commands.later:
+            self._answer_at_once(session, correlation, request)
+            return
         session.num_requests += 1
         session.request_bytes += num_bytes
         name = str(request.__struct_config__.tag)
@@ -228,32 +227,32 @@ class Server:
             or session.request_bytes + num_bytes > self.config.max_request_bytes
         )
 
+    def _answer_at_once(self, session: Session, correlation: int, request: wire.AnyRequest) -> None:
+        try:
+            frames = encode(self._commands.at_once[type(request)](session, request), correlation)
+        except Exception as error:  # noqa: BLE001 - the command edge
+            frames = encode(_failure(session, request, error), correlation)
+        self._reply(session, correlation, frames)
+
     async def _answer(
         self, session: Session, correlation: int, request: wire.AnyRequest, num_bytes: int
     ) -> None:
         stopped = wire.Error(code="closed", message="the daemon stopped before it was done")
         frames = encode(stopped, correlation)
         try:
-            frames = await self._run(session, correlation, request)
+            frames = encode(
+                await self._commands.later[type(request)](session, request), correlation
+            )
+        except Exception as error:  # noqa: BLE001 - the command edge
+            frames = encode(_failure(session, request, error), correlation)
         finally:
             session.num_requests -= 1
             session.request_bytes -= num_bytes
-            if correlation != NOTICE:
-                session.reply(frames, self.config.max_outbox_bytes)
+            self._reply(session, correlation, frames)
 
-    async def _run(
-        self, session: Session, correlation: int, request: wire.AnyRequest
-    ) -> tuple[bytes, bytes]:
-        try:
-            reply = await self._commands.table[type(request)](session, request)
-            return encode(reply, correlation)
-        except PieError as error:
-            return encode(wire.Error(code=error.code, message=error.message), correlation)
-        except Exception:  # noqa: BLE001 - the command edge: the client gets a code, the log the rest
-            name = request.__struct_config__.tag
-            _log.error("command failed", command=name, client=session.peer.address, exc_info=True)
-            text = f"{name} failed inside the daemon; its log has the details"
-            return encode(wire.Error(code="internal", message=text), correlation)
+    def _reply(self, session: Session, correlation: int, frames: tuple[bytes, bytes]) -> None:
+        if correlation != NOTICE:
+            session.reply(frames, self.config.max_outbox_bytes)
 
     def _refuse(
         self,
@@ -325,3 +324,13 @@ class Server:
             if loop.time() >= sweep_s:
                 self._commands.uploads.expire(self.config.upload_expiry_s)
                 sweep_s = loop.time() + _SWEEP_S
+
+
+def _failure(session: Session, request: wire.AnyRequest, error: Exception) -> wire.Error:
+    """The client gets a code, the log the rest."""
+    if isinstance(error, PieError):
+        return wire.Error(code=error.code, message=error.message)
+    name = request.__struct_config__.tag
+    _log.error("command failed", command=name, client=session.peer.address, exc_info=True)
+    text = f"{name} failed inside the daemon; its log has the details"
+    return wire.Error(code="internal", message=text)

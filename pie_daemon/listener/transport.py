@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
 import pwd
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import cast
 
 import zmq
-import zmq.asyncio
 
+from pie_client.loop_socket import LoopSocket
 from pie_daemon.errors import PieError
 from pie_daemon.listener.config import AuthConfig, ListenerConfig
 
@@ -53,52 +51,51 @@ class Received:
 
 
 class Transport:
-    """A bound ROUTER. Only the loop's thread may touch it."""
+    """A bound ROUTER. Only the thread of the loop in which it was made may touch it."""
 
     def __init__(
         self,
-        context: zmq.asyncio.Context,
+        context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
         config: ListenerConfig,
         auth: AuthConfig | None = None,
+        *,
+        on_message: Callable[[Transport, Received], None],
     ) -> None:
         self._guests = _uids((auth or AuthConfig()).allow_users)
         check_endpoint(endpoint, insecure=config.insecure)
         self._is_ipc = endpoint.startswith("ipc://")
-        self._socket = context.socket(zmq.ROUTER)
+        socket = context.socket(zmq.ROUTER)
         try:
-            _configure(self._socket, config)
+            _configure(socket, config)
             if not self._is_ipc:
-                self._socket.ipv6 = "[" in endpoint
-            self._socket.bind(endpoint)
+                socket.ipv6 = "[" in endpoint
+            socket.bind(endpoint)
         except zmq.ZMQError as error:
-            self._socket.close(0)
+            socket.close(0)
             raise PieError("busy", f"cannot listen on {endpoint}: {error.strerror}") from error
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._on_message = on_message
+        self._socket = LoopSocket(socket, self._received, copies=False)
         if self._is_ipc and self._guests:
             _open_to_all(Path(endpoint.removeprefix("ipc://")))
 
-    async def receive(self) -> Received:
-        frames = await self._socket.recv_multipart(copy=False)
+    def _received(self, frames: list[zmq.Frame]) -> None:
         try:
             address = str(frames[-1].get("Peer-Address"))
         except zmq.ZMQError:
             address = ""
-        return Received(frames[0].bytes, address, [frame.buffer for frame in frames[1:]])
+        buffers = [frame.buffer for frame in frames[1:]]
+        self._on_message(self, Received(frames[0].bytes, address, buffers))
 
     def send(self, route: bytes, frames: tuple[bytes, ...]) -> Sent:
         """Never waits: one peer's full queue must not hold up the others."""
         try:
-            # With NOBLOCK the future is resolved when it comes back.
-            sent = self._socket.send_multipart((route, *frames), flags=zmq.NOBLOCK)
-            cast("asyncio.Future[object]", sent).result()
-        except zmq.Again:
-            return Sent.FULL
+            return Sent.OK if self._socket.send((route, *frames)) else Sent.FULL
         except zmq.ZMQError as error:
             if error.errno not in _UNREACHABLE:
                 raise
             return Sent.GONE
-        return Sent.OK
 
     def identify(self, address: str) -> Peer:
         """PieError `denied` for anybody who may not use this daemon."""
@@ -188,7 +185,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _configure(socket: zmq.asyncio.Socket, config: ListenerConfig) -> None:
+def _configure(socket: zmq.Socket[bytes], config: ListenerConfig) -> None:
     # Without MANDATORY a message to a vanished or slow client is dropped without a word.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.LINGER, 0)

@@ -8,11 +8,11 @@ import pwd
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import zmq.asyncio
+import zmq
 
 from pie_daemon.errors import PieError
 from pie_daemon.listener.config import AuthConfig, ListenerConfig
@@ -59,10 +59,17 @@ def test_insecure_allows_every_address() -> None:
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
+def bound(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, auth: AuthConfig | None = None
+) -> Transport:
+    """What it hears is of no concern."""
+    return Transport(context, endpoint, ListenerConfig(), auth, on_message=lambda *_: None)
+
+
 @pytest.fixture
-def ipc() -> Iterator[Transport]:
-    with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.asyncio.Context() as context:
-        transport = Transport(context, f"ipc://{directory}/s", ListenerConfig())
+async def ipc() -> AsyncIterator[Transport]:
+    with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.Context() as context:
+        transport = bound(context, f"ipc://{directory}/s")
         yield transport
         transport.close(0)
 
@@ -70,9 +77,9 @@ def ipc() -> Iterator[Transport]:
 async def test_allowed_users_may_connect_and_are_no_operators() -> None:
     """By name or uid; the socket opens for them, everybody else is refused by identity."""
     auth = AuthConfig(allow_users=("nobody", "12345"))
-    with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.asyncio.Context() as context:
+    with tempfile.TemporaryDirectory(prefix="pie-") as directory, zmq.Context() as context:
         endpoint = f"ipc://{directory}/s"
-        transport = Transport(context, endpoint, ListenerConfig(), auth)
+        transport = bound(context, endpoint, auth)
         try:
             assert not transport.identify("localhost:12345:5:99").operator
             assert transport.identify(f"localhost:{NOBODY}:5:99").username == "nobody"
@@ -85,10 +92,8 @@ async def test_allowed_users_may_connect_and_are_no_operators() -> None:
 
 async def test_an_unknown_allowed_user_is_named() -> None:
     """A typo in the configuration must not pass for a rule."""
-    with zmq.asyncio.Context() as context, pytest.raises(PieError, match="nobudy"):
-        Transport(
-            context, "tcp://127.0.0.1:*", ListenerConfig(), AuthConfig(allow_users=("nobudy",))
-        )
+    with zmq.Context() as context, pytest.raises(PieError, match="nobudy"):
+        bound(context, "tcp://127.0.0.1:*", AuthConfig(allow_users=("nobudy",)))
 
 
 async def test_own_uid_and_root_are_operators(ipc: Transport) -> None:
@@ -145,9 +150,9 @@ async def test_another_user_is_denied_over_a_real_socket() -> None:
 
 async def test_a_taken_port_is_named(tmp_path: Path) -> None:
     """An endpoint that somebody else has bound is named in the error."""
-    with zmq.asyncio.Context() as context:
-        first = Transport(context, "tcp://127.0.0.1:*", ListenerConfig())
+    with zmq.Context() as context:
+        first = bound(context, "tcp://127.0.0.1:*")
         with pytest.raises(PieError, match=f"cannot listen on {first.endpoint}") as raised:
-            Transport(context, first.endpoint, ListenerConfig())
+            bound(context, first.endpoint)
         assert raised.value.code == "busy"
         first.close(0)

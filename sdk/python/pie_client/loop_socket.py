@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
@@ -22,10 +22,16 @@ class LoopSocket:
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], on_message: Callable[[list[bytes]], None]
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[list[Any]], None],
+        *,
+        copies: bool = True,
     ) -> None:
+        """The frames are bytes; where nothing copies them, `zmq.Frame`, which knows its sender."""
         self._socket = socket
         self._on_message = on_message
+        self._copies = copies
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.getsockopt(zmq.FD))
         self._looks_soon = False
@@ -34,7 +40,7 @@ class LoopSocket:
         self._look_soon()
 
     def send(self, frames: Frames) -> bool:
-        """False when there is no room for it now."""
+        """False when there is no room for it now. Raises: zmq.ZMQError: it will never go out."""
         return not self._waiting and self._try_to_send(frames)
 
     async def send_in_turn(self, frames: Frames) -> None:
@@ -50,15 +56,16 @@ class LoopSocket:
             if self._socket.closed:
                 return False
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=self._copies)
             except zmq.Again:
                 return False
             self._on_message(frames)
         return True
 
-    def close(self) -> None:
+    def close(self, linger_ms: int = 0) -> None:
+        """What was sent has so long to leave."""
         self._loop.remove_reader(self._fd)
-        self._socket.close(0)
+        self._socket.close(linger_ms)
         while self._waiting:
             self._conclude()
 

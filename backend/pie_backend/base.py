@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
+from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult, Row
 
 
 class BackendError(Exception):
@@ -31,19 +31,6 @@ class AdapterError(Exception):
 
 Tell = Callable[[BatchResult], None]
 """Gets what one pass of a burst has made; the burst goes on meanwhile."""
-
-
-class SinglePasses(ABC):
-    """Of backends that make one pass of every batch, so that nothing is left to interrupt."""
-
-    @abstractmethod
-    def execute(self, batch: Batch) -> BatchResult: ...
-
-    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
-        return self.execute(batch)
-
-    def interrupt(self, step: int) -> None:
-        return
 
 
 class Backend(Protocol):
@@ -86,3 +73,42 @@ class Backend(Protocol):
     def close(self) -> None:
         """Frees memory and ends the worker process, if there is one. May be called twice."""
         ...
+
+
+class SinglePasses(ABC):
+    """Implements `Backend` for those that make one pass of every batch: nothing is left to
+    interrupt, and a burst is the affair of whoever asks them to `follow`."""
+
+    @property
+    @abstractmethod
+    def info(self) -> BackendInfo: ...
+
+    @abstractmethod
+    def execute(self, batch: Batch) -> BatchResult: ...
+
+    def follow(self, batch: Batch, number: int, drawn: list[list[int]]) -> BatchResult:
+        """Pass `number` of the burst whose pass 0 was that batch, the last one executed. Each row
+        goes on with the token that pass `number - 1` has drawn for it."""
+        rows = [_following(row, number, one) for row, one in zip(batch.rows, drawn, strict=True)]
+        return self.execute(Batch(batch.step, rows))
+
+    def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
+        return self.execute(batch)
+
+    def interrupt(self, step: int) -> None:
+        return
+
+    @abstractmethod
+    def load_adapter(self, path: str) -> AdapterInfo: ...
+
+    @abstractmethod
+    def unload_adapter(self, digest: str) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def _following(row: Row, number: int, drawn: list[int]) -> Row:
+    return Row(
+        drawn, row.start + number, row.pages, [row.samples[0].later(number)], adapter=row.adapter
+    )

@@ -89,6 +89,10 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             and self.mask is None
         )
 
+    def later(self, num_draws: int) -> Sample:
+        """After the only token of its row, so many tokens further on."""
+        return Sample(0, self.sampling, self.draw + num_draws)
+
 
 ProbeKind = Literal["distribution", "logits", "logprobs", "entropy", "hidden-state"]
 

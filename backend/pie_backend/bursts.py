@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from pie_backend.base import Backend, Tell
-from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult, Row, Sample
+from pie_backend.base import SinglePasses, Tell
+from pie_backend.batch import AdapterInfo, BackendInfo, Batch, BatchResult
 
 
 class Bursts:
     """Implements `Backend`. It draws what the scheduler would have had drawn, pass by pass."""
 
-    def __init__(self, backend: Backend, interrupted: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, backend: SinglePasses, interrupted: Callable[[], bool] | None = None
+    ) -> None:
         """`interrupted` is asked between passes, besides whether `interrupt` was called."""
         self._backend = backend
         self._asks = interrupted or (lambda: False)
@@ -36,13 +38,13 @@ class Bursts:
         return made
 
     def execute_telling(self, batch: Batch, tell: Tell) -> BatchResult:
-        result = self._backend.execute(msgspec.structs.replace(batch, passes=1))
-        for _ in range(batch.passes - 1):
+        first = msgspec.structs.replace(batch, passes=1)
+        result = self._backend.execute(first)
+        for number in range(1, batch.passes):
             if self._cut == batch.step or _ends(result, batch.until) or self._asks():
                 break
-            batch = _following(batch, result)
             tell(result)
-            result = self._backend.execute(batch)
+            result = self._backend.follow(first, number, result.tokens)
         return result
 
     def interrupt(self, step: int) -> None:
@@ -60,17 +62,6 @@ class Bursts:
 
 def _ends(result: BatchResult, until: list[int]) -> bool:
     return bool(until) and any(row[0] in until for row in result.tokens)
-
-
-def _following(batch: Batch, result: BatchResult) -> Batch:
-    rows = [_next(row, drawn[0]) for row, drawn in zip(batch.rows, result.tokens, strict=True)]
-    return Batch(batch.step, rows, until=batch.until)
-
-
-def _next(row: Row, token: int) -> Row:
-    sample = row.samples[0]
-    samples = [Sample(0, sample.sampling, sample.draw + 1)]
-    return Row([token], row.start + 1, row.pages, samples, adapter=row.adapter)
 
 
 def _add(made: BatchResult, result: BatchResult) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
-from pie_backend.base import Backend, BackendError
+from pie_backend.base import Backend, BackendError, SinglePasses
 from pie_backend.batch import BackendConfig
 from pie_backend.bursts import Bursts
 from pie_backend.lifeline import Lifeline
@@ -41,7 +42,8 @@ def create_backend(config: BackendConfig, lifeline: Lifeline | None = None) -> B
             f"backend.tensor_parallel={config.tensor_parallel} needs a model to divide: "
             "backend.kind=dummy has none; leave it at 1"
         )
-    return _builder("placement", PLACEMENTS, config.placement)(config, lifeline)
+    backend: Backend = _builder("placement", PLACEMENTS, config.placement)(config, lifeline)
+    return backend
 
 
 def build_inline(config: BackendConfig, lifeline: Lifeline | None = None) -> Backend:
@@ -49,14 +51,15 @@ def build_inline(config: BackendConfig, lifeline: Lifeline | None = None) -> Bac
     return Bursts(build_kind(config))
 
 
-def build_kind(config: BackendConfig) -> Backend:
+def build_kind(config: BackendConfig) -> SinglePasses:
     """What computes, one pass at a time."""
-    return _builder("kind", KINDS, config.kind)(config)
+    backend: SinglePasses = _builder("kind", KINDS, config.kind)(config)
+    return backend
 
 
-def _builder(what: str, table: dict[str, str], key: str) -> Callable[..., Backend]:
+def _builder(what: str, table: dict[str, str], key: str) -> Callable[..., Any]:
     if key not in table:
         raise BackendError(f"backend {what} {key!r} is unknown; expected one of {', '.join(table)}")
     module, _, name = table[key].partition(":")
-    builder: Callable[..., Backend] = getattr(import_module(module), name)
+    builder: Callable[..., Any] = getattr(import_module(module), name)
     return builder

@@ -197,7 +197,7 @@ class DummyBackend(SinglePasses):
         if self.vocabulary.size > MAX_VOCAB_SIZE:
             raise BackendError(f"dummy takes vocabularies up to {MAX_VOCAB_SIZE} tokens")
         num_pages = DEFAULT_NUM_PAGES if config.kv_pages is None else config.kv_pages
-        self.info = BackendInfo(
+        self._info = BackendInfo(
             name=config.name,
             architecture="dummy",
             vocab_size=self.vocabulary.size,
@@ -214,6 +214,10 @@ class DummyBackend(SinglePasses):
         self._memory = Memory(num_pages, config.page_size)
         self._adapters = DummyAdapters(config.adapter_bytes)
         self._closed = False
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._info
 
     def execute(self, batch: Batch) -> BatchResult:
         if self._closed:

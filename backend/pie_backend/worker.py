@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pie_backend.base import AdapterError, Backend, BackendError, RankLost, Tell
+from pie_backend.base import AdapterError, Backend, BackendError, RankLost, SinglePasses, Tell
 from pie_backend.batch import BackendConfig, Batch, BatchResult
 from pie_backend.bursts import Bursts
 from pie_backend.channel import (
@@ -41,7 +41,7 @@ NICE = 5
 """Added to the daemon's. Its threads and its clients compute for moments, which nothing of a batch
 should hold up."""
 
-Build = Callable[[bytearray], Backend]
+Build = Callable[[bytearray], SinglePasses]
 """From the first frame that the parent sends."""
 
 
@@ -102,7 +102,7 @@ def _reply(backend: Backend, question: Batch | LoadAdapter | UnloadAdapter, tell
         return AdapterRefused(error.code, error.message, error.no_room)
 
 
-def _build(frame: bytearray) -> Backend:
+def _build(frame: bytearray) -> SinglePasses:
     return build_kind(msgspec.msgpack.decode(frame, type=BackendConfig))
 
 

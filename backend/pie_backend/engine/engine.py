@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from pie_backend.engine.architectures import read_config
 from pie_backend.engine.attention.base import Attention, AttentionStep
 from pie_backend.engine.checks import check_batch
 from pie_backend.engine.config import DecoderConfig
+from pie_backend.engine.course import Course, Planned
 from pie_backend.engine.devices.base import Device
 from pie_backend.engine.devices.choose import choose_device
 from pie_backend.engine.kv_cache import KVCache, KVShape
@@ -52,6 +55,9 @@ class Engine(SinglePasses):
         self._cache: KVCache | None = cache
         self._attention: Attention | None = attention
         self._adapters: Adapters | None = adapters
+        self._planned: Planned | None = None
+        """The batch executed last, if its rows are one token each."""
+        self._course: Course | None = None
 
     @property
     def info(self) -> BackendInfo:
@@ -61,17 +67,32 @@ class Engine(SinglePasses):
         if self._decoder is None or self._cache is None or self._attention is None:
             raise self._closed()
         check_batch(batch, self._info)
+        with self._computing(batch):
+            return self._execute(batch, self._decoder, self._cache, self._attention)
+
+    def follow(self, batch: Batch, number: int, drawn: list[list[int]]) -> BatchResult:
+        if number == 1:
+            self._course = None if self._planned is None else Course(self._planned, self._info)
+        course, cache, decoder = self._course, self._cache, self._decoder
+        if course is not None and cache is not None and decoder is not None:
+            with self._computing(batch):
+                if course.advance(batch, number, drawn):
+                    return course.compute(cache, decoder, self._device.draws_on)
+        return super().follow(batch, number, drawn)
+
+    @contextmanager
+    def _computing(self, batch: Batch) -> Iterator[None]:
         try:
             with torch.inference_mode():
-                result = self._execute(batch, self._decoder, self._cache, self._attention)
+                yield
             self._device.finish()
-            return result
         except (RuntimeError, MemoryError) as error:
             raise BackendError(f"step {batch.step} failed: {error}") from error
 
     def _execute(
         self, batch: Batch, decoder: Decoder, cache: KVCache, attention: Attention
     ) -> BatchResult:
+        self._planned = None
         cache.evict_pages(batch.evict)
         cache.restore_pages(batch.restore)
         if batch.store or batch.load:
@@ -84,7 +105,10 @@ class Engine(SinglePasses):
             cache.clear_pages(flat.entered_pages)
         assert self._adapters is not None  # closed together with the decoder
         used = self._adapters.decoder_for(flat)
-        states = _states(used, flat, attention.plan(flat), all_tokens=used is not decoder)
+        step = attention.plan(flat)
+        if flat.num_single == len(flat.tokens):
+            self._planned = Planned(batch, flat, used, step)
+        states = _states(used, flat, step, all_tokens=used is not decoder)
         return answer(batch, decoder, states, flat, self._device.draws_on)
 
     def load_adapter(self, path: str) -> AdapterInfo:
@@ -102,6 +126,7 @@ class Engine(SinglePasses):
 
     def close(self) -> None:
         self._decoder = self._cache = self._attention = self._adapters = None
+        self._planned = self._course = None
 
     def _closed(self) -> BackendError:
         return BackendError(f"the backend of {self._info.name} is closed")

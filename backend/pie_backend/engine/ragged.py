@@ -26,6 +26,11 @@ class Span(msgspec.Struct, frozen=True, gc=False):
         """There is something before the row's tokens, or among them, that they do not see."""
         return bool(self.reach.hidden) or self.row.attention is not None
 
+    def pages_to_come(self, page_size: int) -> list[int]:
+        """Those that it reaches, and behind them those that the row has for later tokens."""
+        end = self.row.start + len(self.row.tokens)
+        return self.reach.pages + self.row.pages[-(-end // page_size) :]
+
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:

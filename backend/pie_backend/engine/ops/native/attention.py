@@ -26,7 +26,8 @@ class SingleRows:
     """The first tokens of the flat batch, each as a row of one token: rows of one, and of a few."""
 
     pages: torch.Tensor
-    """int32 [rows, widest table]; what lies beyond a row's table is never read."""
+    """int32 [rows, widest table], with those for tokens to come; beyond its length a row reads
+    nothing."""
     lengths: torch.Tensor
     """int64 [rows]: places that the row reaches, its own included."""
     biases: torch.Tensor | None
@@ -93,13 +94,15 @@ class NativeAttention:
         return NativeStep(self, batch.slots, rows, longer, scratch)
 
     def _single_rows(self, spans: list[Span]) -> SingleRows:
-        width = max(span.reach.num_pages for span in spans)
+        page_size = self.cache.shape.page_size
+        own = [span.pages_to_come(page_size) for span in spans]
+        width = max(map(len, own))
         tables: list[list[int]] = []
         lengths: list[int] = []
-        for span in spans:
-            reach, count = span.reach, span.end - span.begin
-            tables += [reach.pages + [0] * (width - reach.num_pages)] * count
-            lengths += range(reach.start + 1, reach.start + count + 1)
+        for span, table in zip(spans, own, strict=True):
+            start, count = span.reach.start, span.end - span.begin
+            tables += [table + [0] * (width - len(table))] * count
+            lengths += range(start + 1, start + count + 1)
         pages = torch.tensor(tables, dtype=torch.int32)
         biases, together = self._biases(spans, lengths), self._together(spans, tables)
         return SingleRows(pages, torch.tensor(lengths), biases, together)
@@ -166,6 +169,12 @@ class NativeStep:
                 own = q[row.begin : row.end]
                 out[row.begin : row.end] = self.attention.by_torch.prefill(layer, row, own)
         return out
+
+    def advance(self) -> bool:
+        if self.longer or self.singles is None or self.singles.biases is not None:
+            return False
+        self.singles.lengths.add_(1)
+        return True
 
     def _write(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         cache = self.attention.cache

@@ -48,26 +48,6 @@ def answer(
     return BatchResult(batch.step, tokens, logprobs, _look(batch, decoder, states, flat))
 
 
-def answer_singles(
-    step: int,
-    decoder: Decoder,
-    hidden: torch.Tensor,
-    samples: list[Sample],
-    order: list[int],
-    draws_on: torch.device,
-) -> BatchResult:
-    """hidden [R, hidden]: of rows of one token, one sample each; `order` are their places in the
-    batch."""
-    drawn, found = _drawn(decoder, hidden, samples, draws_on)
-    tokens: list[list[int]] = [[]] * len(order)
-    for number, token in zip(order, drawn, strict=True):
-        tokens[number] = [token]
-    logprobs: list[list[Logprobs | None]] = [[]] * len(found)
-    for number, one in zip(order, found, strict=False):
-        logprobs[number] = [one]
-    return BatchResult(step, tokens, logprobs)
-
-
 def _draw(
     batch: Batch,
     decoder: Decoder,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -67,32 +65,28 @@ class Engine(SinglePasses):
         if self._decoder is None or self._cache is None or self._attention is None:
             raise self._closed()
         check_batch(batch, self._info)
-        with self._computing(batch):
-            return self._execute(batch, self._decoder, self._cache, self._attention)
+        try:
+            with torch.inference_mode():
+                result = self._execute(batch, self._decoder, self._cache, self._attention)
+            self._device.finish()
+            return result
+        except (RuntimeError, MemoryError) as error:
+            raise BackendError(f"step {batch.step} failed: {error}") from error
 
     def follow(self, batch: Batch, number: int, drawn: list[list[int]]) -> BatchResult:
         if number == 1:
-            self._course = None if self._planned is None else Course(self._planned, self._info)
-        course, cache, decoder = self._course, self._cache, self._decoder
-        if course is not None and cache is not None and decoder is not None:
-            with self._computing(batch):
-                if course.advance(batch, number, drawn):
-                    return course.compute(cache, decoder, self._device.draws_on)
-        return super().follow(batch, number, drawn)
-
-    @contextmanager
-    def _computing(self, batch: Batch) -> Iterator[None]:
+            self._course = Course.begin(self._planned, batch, self._info)
+        if self._course is None or not self._course.leads_to(number):
+            return super().follow(batch, number, drawn)
         try:
-            with torch.inference_mode():
-                yield
-            self._device.finish()
+            return self._course.compute(drawn, self._device.draws_on)
         except (RuntimeError, MemoryError) as error:
             raise BackendError(f"step {batch.step} failed: {error}") from error
 
     def _execute(
         self, batch: Batch, decoder: Decoder, cache: KVCache, attention: Attention
     ) -> BatchResult:
-        self._planned = None
+        self._planned = self._course = None
         cache.evict_pages(batch.evict)
         cache.restore_pages(batch.restore)
         if batch.store or batch.load:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from pie_backend.engine.attention.base import AttentionStep
 from pie_backend.engine.ops.base import Linear, Norm, Placement, Screened
+from pie_backend.engine.ragged import RaggedBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,19 @@ class DecoderLayer:
         return self.mlp(self.mlp_norm(hidden), hidden)
 
 
+class Walk(Protocol):
+    """Rows of one token each on their way through a burst. Each call is about the next token of
+    each, in the order of the flat batch, and enters pages as they come: there must be room."""
+
+    def states(self, tokens: list[int]) -> torch.Tensor:
+        """-> [R, hidden], after the last norm; overwritten by the next call."""
+        ...
+
+    def likeliest(self, tokens: list[int]) -> list[int]:
+        """-> of each row the lowest id with the largest logit behind it."""
+        ...
+
+
 class Layers(Protocol):
     """All layers of a decoder."""
 
@@ -85,6 +99,11 @@ class Layers(Protocol):
         """hidden [N, hidden], which may be overwritten, int64 positions [N] -> [N, hidden]; or of
         the tokens `kept` alone, int64 [K]: of the others the last layer computes keys and values,
         no more."""
+        ...
+
+    def walk(self, decoder: Decoder, batch: RaggedBatch, step: AttentionStep) -> Walk | None:
+        """From behind that batch of rows of one token, with the ends of that decoder, whose layers
+        they are. None: such rows have to be planned anew."""
         ...
 
 
@@ -105,6 +124,9 @@ class OneByOne:
         for layer in self.each[:-1]:
             hidden = layer(hidden, turns, step)
         return self.each[-1](hidden, turns, step, kept)
+
+    def walk(self, decoder: Decoder, batch: RaggedBatch, step: AttentionStep) -> Walk | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +150,10 @@ class Decoder:
         """int64 tokens and positions [N] -> [N, hidden], before the last norm; see `Layers` about
         `kept`."""
         return self.layers(F.embedding(tokens, self.embedding), positions, step, kept)
+
+    def walk(self, batch: RaggedBatch, step: AttentionStep) -> Walk | None:
+        """See `Layers`."""
+        return self.layers.walk(self, batch, step)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[R, hidden] -> [R, vocab]"""

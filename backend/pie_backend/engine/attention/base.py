@@ -19,11 +19,6 @@ class AttentionStep(Protocol):
         """
         ...
 
-    def advance(self) -> bool:
-        """From now on it is about the tokens behind those of the batch, whose rows are one token
-        each; `batch.slots` are the caller's to change. False: it has to be planned again."""
-        ...
-
 
 class Attention(Protocol):
     def plan(self, batch: RaggedBatch) -> AttentionStep: ...

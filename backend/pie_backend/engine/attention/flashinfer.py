@@ -126,9 +126,6 @@ class FlashInferStep:
             out[call.places] = call.wrapper.run(q[call.places].contiguous(), cache)
         return out.flatten(1)
 
-    def advance(self) -> bool:
-        return False
-
 
 def _arrays(
     tables: PageTables, at: torch.device

@@ -140,9 +140,6 @@ class GatheredStep:
         parts += [self.attention.prefill(layer, row, q[row.begin : row.end]) for row in self.rows]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def advance(self) -> bool:
-        return False
-
     def _decode(self, layer: int, group: DecodeGroup, q: torch.Tensor) -> torch.Tensor:
         """q [rows, Hq, D] -> [rows, Hq * D]; the queries of a group share their head's keys."""
         num_rows, num_heads, head_dim = q.shape

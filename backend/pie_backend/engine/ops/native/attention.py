@@ -155,6 +155,12 @@ class NativeStep:
     def has_torch_rows(self) -> bool:
         return len(self.causal_rows) < len(self.longer)
 
+    @property
+    def can_walk(self) -> bool:
+        """All rows are one token each, which sees all before it."""
+        singles = self.singles
+        return not self.longer and singles is not None and singles.biases is None
+
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """q, k and v are parts of one tensor, as `NativePlacement` leaves them."""
         num_tokens, num_heads, head_dim = q.shape
@@ -169,12 +175,6 @@ class NativeStep:
                 own = q[row.begin : row.end]
                 out[row.begin : row.end] = self.attention.by_torch.prefill(layer, row, own)
         return out
-
-    def advance(self) -> bool:
-        if self.longer or self.singles is None or self.singles.biases is not None:
-            return False
-        self.singles.lengths.add_(1)
-        return True
 
     def _write(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         cache = self.attention.cache

@@ -17,7 +17,7 @@ typedef struct {
 // Its first `rows` tokens are rows of one token each, the others of `num_long` longer ones.
 typedef struct {
     i64 tokens, rows, width, bias_stride, num_long, num_kept;
-    const i64 *positions, *slots, *lengths;
+    i64 *positions, *slots, *lengths;
     const int32_t *pages;
     const float *biases;
     const Together *together;
@@ -247,6 +247,69 @@ void pie_layers(const Model *model, const Batch *batch, const Layer *layers, bf1
         i64 first = take_piece(&work->pieces[QKV]);
         for (i64 i = 0; i < count; i++) layer_part(model, batch, work + i, i == count - 1, &first);
     }
+}
+
+// A page that a row enters must hold numbers: see `clear_pages`.
+static void clear(const Model *model, bf16 *const *planes, i64 count, i64 page) {
+    const i64 numbers = model->page_size * model->size;
+    for (i64 i = 0; i < count; i++)
+        for (i64 plane = 0; plane < 2 * model->kv_heads; plane++)
+            memset(planes[i] + plane * model->plane + page * numbers, 0, numbers * sizeof(bf16));
+}
+
+// Rows of one token each go on with these tokens, in pages that they have: where they stand, where
+// keys and values go, and their states before the first layer.
+static void go_on(const Model *model, const Batch *batch, bf16 *const *planes, i64 count, i64 numbers,
+                  const bf16 *embedding, const i64 *tokens, bf16 *hidden) {
+    for (i64 row = 0; row < batch->rows; row++) {
+        const i64 place = batch->lengths[row]++, within = place % model->page_size;
+        const i64 page = batch->pages[row * batch->width + place / model->page_size];
+        if (!within) clear(model, planes, count, page);
+        batch->positions[row]++;
+        batch->slots[row] = page * model->page_size + within;
+        memcpy(hidden + row * numbers, embedding + tokens[row] * numbers, numbers * sizeof(bf16));
+    }
+}
+
+// What is before all layers and behind them.
+typedef struct {
+    const bf16 *embedding, *norm;
+    Linear head;
+    // pie_screen and what it knows of the head, or null.
+    void (*screen)(const bf16 *, const bf16 *, const uint8_t *, const float *, const float *,
+                   const float *, i64 *, i64, i64, i64);
+    const bf16 *weight;
+    const uint8_t *packed;
+    const float *scales, *errors, *lengths;
+} Ends;
+
+enum { MOST_SCREENED = 256 /* rows at a time; as in screen.py */ };
+
+static int screen(const Ends *ends, const bf16 *states, i64 *tokens, i64 rows) {
+    const i64 n = ends->head.n, k = ends->head.k;
+    int is_told = ends->screen != 0;
+    for (i64 row = 0; is_told && row < rows; row += MOST_SCREENED) {
+        const i64 count = min64(rows - row, MOST_SCREENED);
+        ends->screen(states + row * k, ends->weight, ends->packed, ends->scales, ends->errors,
+                     ends->lengths, tokens + row, count, n, k);
+        for (i64 i = row; i < row + count; i++) is_told &= tokens[i] >= 0;
+    }
+    return is_told;
+}
+
+// All layers for the next token of each row, tokens [rows]; hidden: the states after the last norm.
+// With room for logits [rows][n], tokens become the likeliest. The rest as in pie_layers.
+void pie_walk(const Model *model, const Batch *batch, const Layer *layers, bf16 *const *planes,
+              i64 count, bf16 *hidden, bf16 *qkv, bf16 *seen, bf16 *inner, bf16 *wide, Work *work,
+              const Ends *ends, i64 *tokens, bf16 *logits) {
+    const i64 rows = batch->rows, numbers = layers->qkv.k;
+    go_on(model, batch, planes, count, numbers, ends->embedding, tokens, hidden);
+    pie_layers(model, batch, layers, planes, count, hidden, qkv, seen, inner, wide, work);
+    pie_rms_norm(hidden, ends->norm, hidden, rows, numbers, model->eps);
+    if (!logits || screen(ends, hidden, tokens, rows)) return;
+    const Job head = job_of(&ends->head, hidden, logits, wide, rows);
+    linear(&head);
+    pie_likeliest(logits, tokens, rows, ends->head.n);
 }
 
 i64 pie_layers_work_size(void) { return sizeof(Work); }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import CDLL, POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import CDLL, POINTER, Structure, c_float, c_int, c_int64, c_void_p, cast
 from typing import Any
 
 import torch
@@ -63,12 +63,21 @@ class LayerAt(Structure):
     ]
 
 
+class EndsAt(Structure):
+    _fields_ = [
+        *[(name, _P) for name in ("embedding", "norm")],
+        ("head", LinearAt),
+        *[(name, _P) for name in ("screen", "weight", "packed", "scales", "errors", "lengths")],
+    ]
+
+
 class Screening:
     """See screen.py."""
 
     def __init__(self, library: CDLL) -> None:
         self.pack = _bind(library, "screen_pack", [_P] * 5 + [_N] * 2)
         self.choose = _bind(library, "screen", [_P] * 7 + [_N] * 3)
+        self.choose_at = cast(library.pie_screen, c_void_p)
 
 
 class Kernels:
@@ -95,6 +104,9 @@ class Kernels:
         """None: all outputs are computed, even where only the likeliest is wanted."""
         model, batch, layers = POINTER(ModelAt), POINTER(BatchAt), POINTER(LayerAt)
         self.layers = _bind(library, "layers", [model, batch, layers, _P, _N] + [_P] * 6)
+        self.walk = _bind(
+            library, "walk", [model, batch, layers, _P, _N, *[_P] * 6, POINTER(EndsAt), _P, _P]
+        )
         self.gathers_together = bool(library.pie_gathers_together())
         """Several rows' attention to the pages that they begin with."""
         library.pie_layers_work_size.restype = _N

@@ -29,7 +29,8 @@ class Screen:
         self._bounds = torch.empty(3, num_out)
         at = [self._packed.data_ptr(), *(row.data_ptr() for row in self._bounds)]
         kernels.pack(self._weight.data_ptr(), *at, *self._weight.shape)
-        self._weights_at = [self._weight.data_ptr(), *at]
+        self.weights_at = [self._weight.data_ptr(), *at]
+        """The weights, and what is known of them."""
         self._run = kernels.choose
 
     @staticmethod
@@ -49,5 +50,5 @@ class Screen:
         """-1 where the bounds do not tell."""
         tokens = (c_int64 * len(states))()
         size = len(states), *self._weight.shape
-        self._run(states.data_ptr(), *self._weights_at, tokens, *size)
+        self._run(states.data_ptr(), *self.weights_at, tokens, *size)
         return tokens[:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ctypes import pointer
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,7 +13,9 @@ from pie_backend.engine.attention.base import AttentionStep
 from pie_backend.engine.ops.native.attention import NativeStep
 from pie_backend.engine.ops.native.layers import NativeLinear, NativeNorm, NativePlacement
 from pie_backend.engine.ops.native.library import BatchAt, Kernels, LayerAt, LongAt, ModelAt
-from pie_backend.engine.transformer import DecoderLayer, Layers, OneByOne
+from pie_backend.engine.ops.native.walk import Ends, NativeWalk
+from pie_backend.engine.ragged import RaggedBatch
+from pie_backend.engine.transformer import Decoder, DecoderLayer, Layers, OneByOne
 
 
 def native_layers(kernels: Kernels, each: list[DecoderLayer]) -> Layers:
@@ -53,7 +56,7 @@ class NativeLayers:
     def __init__(self, kernels: Kernels, each: list[DecoderLayer], parts: list[_Parts]) -> None:
         self.each = each
         self._one_by_one = OneByOne(each)
-        self._run = kernels.layers
+        self._kernels = kernels
         self._layers = (LayerAt * len(parts))(*[part.described() for part in parts])
         self._work = torch.empty(len(parts) * kernels.layers_work_size, dtype=torch.uint8)
         self._wide = kernels.scratch(0)
@@ -74,7 +77,27 @@ class NativeLayers:
             return self._one_by_one(hidden, positions, step, kept)
         # Addresses do not keep what lies there.
         hidden, positions = hidden.contiguous(), positions.contiguous()
-        self._run(
+        self._kernels.layers(*self._arguments(hidden, positions, step, kept))
+        return hidden if kept is None else hidden[: len(kept)]
+
+    def walk(self, decoder: Decoder, batch: RaggedBatch, step: AttentionStep) -> NativeWalk | None:
+        if not isinstance(step, NativeStep) or not step.can_walk:
+            return None
+        ends = Ends.of(self._kernels, decoder)
+        if ends is None:
+            return None
+        hidden = decoder.embedding.new_empty(len(batch.tokens), decoder.embedding.shape[1])
+        arguments = self._arguments(hidden, batch.positions, step, None)
+        return NativeWalk(self._kernels, arguments, ends, hidden, (batch, step))
+
+    def _arguments(
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        step: NativeStep,
+        kept: torch.Tensor | None,
+    ) -> tuple[Any, ...]:
+        return (
             self._model_at(step),
             _batch_at(positions, step, kept),
             self._layers,
@@ -85,7 +108,6 @@ class NativeLayers:
             self._wide.data_ptr(),
             self._work.data_ptr(),
         )
-        return hidden if kept is None else hidden[: len(kept)]
 
     def _model_at(self, step: NativeStep) -> ModelAt:
         cache = step.attention.cache

@@ -78,6 +78,8 @@ class Delivery:
     """New tokens by owner."""
     ended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests that have come to their end by owner."""
+    by_passes: set[str] = field(default_factory=set)
+    """Owners of passes and flushes among them, which are parts of something that goes on."""
 
     @property
     def ready(self) -> list[int]:

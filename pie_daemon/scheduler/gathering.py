@@ -8,7 +8,7 @@ programs that take turns, each in a batch that is hardly cheaper than one for al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from pie_daemon.scheduler.company import Awake, Company, nobody
 from pie_daemon.scheduler.request import Request
@@ -28,7 +28,8 @@ class Gathering:
     Waiting costs every row that is here the time waited; leaving costs every row that is missing
     the time of a batch. It waits until the first has grown to the second, so that together they
     are never more than twice the lesser one. Missed are the rows whose programs came back in time
-    when they were answered before: one that stays away is waited for once.
+    when they were answered before. Of a program that was never answered before, one that asks pass
+    by pass is missed, and one that has had a whole answer most likely ends.
     """
 
     def __init__(self, share: float = 1.0, awake: Awake = nobody) -> None:
@@ -39,7 +40,7 @@ class Gathering:
         self._token_s = 0.0
         self._answered_s: dict[str, float] = {}
         self._missing: Counter[str] = Counter()
-        self._slow: set[str] = set()
+        self._is_quick: dict[str, bool] = {}
         self._here = 0
         self._since_s = 0.0
         self._spent = 0.0  # row seconds of those that were here since then,
@@ -55,12 +56,14 @@ class Gathering:
         token_s = max(0.0, batch_s - self._batch_s) / num_tokens
         self._token_s = token_s if not self._token_s else (self._token_s + token_s) / 2
 
-    def answered(self, rows: Mapping[str, int], now_s: float) -> None:
-        """So many rows of these owners have ended in the last batch."""
+    def answered(
+        self, rows: Mapping[str, int], now_s: float, by_passes: Container[str] = ()
+    ) -> None:
+        """So many rows of these owners have ended in the last batch; passes of some of them."""
         self._missing.clear()
         for owner, num_rows in rows.items():
             self._answered_s[owner] = now_s
-            if owner not in self._slow:
+            if self._is_quick.setdefault(owner, owner in by_passes):
                 self._missing[owner] = num_rows
         self._spent, self._since_s, self._counted_s = 0.0, now_s, now_s
         self._wake_at = self._missing.total() // 2
@@ -70,7 +73,7 @@ class Gathering:
         what there is now."""
         answered_s = self._answered_s.pop(owner, None)
         if answered_s is not None and now_s - answered_s <= self._longest_s(num_tokens - 1):
-            self._slow.discard(owner)
+            self._is_quick[owner] = True
         if not self._missing.pop(owner, 0):
             return True
         self._count(now_s)
@@ -85,7 +88,7 @@ class Gathering:
         """It will not come back."""
         self._missing.pop(owner, None)
         self._answered_s.pop(owner, None)
-        self._slow.discard(owner)
+        self._is_quick.pop(owner, None)
 
     def patience_s(self, num_here: int, now_s: float, num_prompt_tokens: int = 0) -> float:
         """How long to wait, unless `came` says otherwise; 0: the batch should leave.
@@ -107,7 +110,7 @@ class Gathering:
             self._since_s + self._longest_s(num_prompt_tokens) - now_s,
         )
         if left_s <= 0:
-            self._slow.update(self._missing)
+            self._is_quick.update(dict.fromkeys(self._missing, False))
             self._missing.clear()
             return 0.0
         self._wake_at = num_missing // 2

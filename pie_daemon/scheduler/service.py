@@ -455,7 +455,7 @@ class Scheduler:
                 self._gathering.computed(took_s / max(1, len(result.tokens[0])))
             else:
                 self._gathering.computed_prompts(took_s, num_tokens - len(rows))
-            self._gathering.answered(delivery.ended, now_s)
+            self._gathering.answered(delivery.ended, now_s, delivery.by_passes)
             self._generated.add(sum(delivery.tokens.values()), now_s)
             callbacks = [self._notify[request] for request in delivery.ready]
         self._account(delivery.tokens)

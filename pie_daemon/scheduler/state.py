@@ -489,6 +489,8 @@ class SchedulerState:
             delivery.tokens[owner.name] += num_new
         if request.ended:
             delivery.ended[owner.name] += 1
+            if not isinstance(request, Generation):
+                delivery.by_passes.add(owner.name)
             if request.num_drawn and not request.is_exact:
                 self._expectation.learn(request.num_drawn)
             self._retire(request)

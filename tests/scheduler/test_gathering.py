@@ -16,6 +16,9 @@ def after_a_batch(*owners: str, share: float = 1.0) -> Gathering:
     """At second 0 a batch of `BATCH_S` has answered these, one row each; they came back before."""
     gathering = Gathering(share)
     gathering.computed(BATCH_S)
+    gathering.answered(Counter(owners), -1.0)
+    for owner in owners:
+        gathering.came(owner, -1.0)
     gathering.answered(Counter(owners), 0.0)
     return gathering
 
@@ -115,6 +118,22 @@ def test_a_program_that_stays_away_is_waited_for_once() -> None:
     gathering.answered(Counter(["away"]), 7.0)
 
     assert gathering.patience_s(1, 7.0) > 0
+
+
+def test_a_first_answer_to_a_pass_is_waited_for_a_whole_one_is_not() -> None:
+    """Most programs that have had a whole answer end."""
+    gathering = Gathering()
+    gathering.computed(BATCH_S)
+    gathering.answered(Counter(["loop"]), -1.0, {"loop"})
+    assert gathering.patience_s(1, -1.0) > 0
+
+    gathering.answered(Counter(["new"]), 0.0)
+    assert 0 == gathering.patience_s(1, 0.0)
+
+    gathering.came("new", BATCH_S / 2)
+    gathering.answered(Counter(["new"]), 1.0)
+
+    assert gathering.patience_s(1, 1.0) > 0
 
 
 def test_nobody_waits_for_a_program_that_has_ended() -> None:

@@ -35,13 +35,14 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
-class TokenCounts(msgspec.Struct, frozen=True, gc=False):
-    """How often tokens occurred: both int32 in the byte order of this machine, of one length."""
+class SeenTokens(msgspec.Struct, frozen=True, gc=False):
+    """What penalties look at: ids as int32 in the byte order of this machine, in any order, and as
+    often as they occurred."""
 
-    tokens: bytes
-    """Distinct ids: those of the prompt as well if a repetition penalty looks at them."""
-    times: bytes
-    """How often each was drawn by this generation; 0 for one of the prompt only."""
+    prompt: bytes
+    """Of the prompt, if a repetition penalty looks at it; how often does not matter."""
+    drawn: bytes
+    """By this generation."""
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -71,7 +72,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     sampling: Sampling
     draw: int = 0
     """The RNG counter: how many tokens this generation has drawn before. Unused when greedy."""
-    counts: TokenCounts | None = None
+    seen: SeenTokens | None = None
     """Of the context up to that token; None unless `sampling` has a penalty. Sent whole with every
     batch, so that a backend has nothing to remember."""
     mask: bytes | None = None

@@ -32,7 +32,7 @@ from pie_backend.batch import (
     Row,
     Sample,
     Sampling,
-    TokenCounts,
+    SeenTokens,
 )
 from pie_backend.dummy_adapters import DummyAdapters
 from pie_backend.dummy_memory import Hidden, Memory, expected_mark, extended_mark, seen_nothing
@@ -280,7 +280,7 @@ class DummyBackend(SinglePasses):
         return expected_probe(probe, chosen, self.vocabulary.size, mark)
 
     def _sample(self, row: Row, sample: Sample, mark: bytes) -> int:
-        if sample.counts is not None or sample.sampling.adjustment is not None:
+        if sample.seen is not None or sample.sampling.adjustment is not None:
             self._check_counts(row, sample)
         return _draw(
             mark,
@@ -303,9 +303,10 @@ class DummyBackend(SinglePasses):
 
     def _check_counts(self, row: Row, sample: Sample) -> None:
         wanted = _counts(self._memory.tokens(row, row.start + sample.index + 1), sample)
-        given = sample.counts or TokenCounts(b"", b"")
-        pairs = zip(array("i", given.tokens), array("i", given.times), strict=True)
-        if dict(pairs) != wanted:
+        given = sample.seen or SeenTokens(b"", b"")
+        counts = Counter(dict.fromkeys(array("i", given.prompt), 0))
+        counts.update(array("i", given.drawn))
+        if counts != wanted:
             raise BackendError("a sample counts tokens that its context does not have")
 
     def _check(self, batch: Batch) -> None:

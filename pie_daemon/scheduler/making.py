@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pie_backend.batch import BackendInfo
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.context import Context
-from pie_daemon.scheduler.counts import counts_for
 from pie_daemon.scheduler.draws import Draws
 from pie_daemon.scheduler.generation import Generation
 from pie_daemon.scheduler.guide import guide_for
@@ -49,7 +48,7 @@ class GenerationMaker:
             stops=frozenset((*eos, *params.stop_tokens)),
             token_bytes=self._token_bytes,
             stream=TextStream(params.stop_strings),
-            draws=Draws(params.sampling, counts_for(adjustment, context.journal)),
+            draws=Draws(params.sampling, context.journal),
             speculation=speculation_for(params.drafts),
             guide=guide_for(
                 params.matcher, adjustment, self._eos_tokens if params.ignore_eos else ()

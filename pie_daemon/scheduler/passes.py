@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from pie_backend.batch import Logprobs, Probe, Probed, Sample
+from pie_backend.batch import Logprobs, Probe, Probed, Sample, SeenTokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.context import Context
-from pie_daemon.scheduler.counts import RunningCounts
+from pie_daemon.scheduler.draws import packed
 from pie_daemon.scheduler.request import FLUSHED, Chunk, Request
 
 Question = Sample | Probe
@@ -193,15 +193,13 @@ class Pass(Request):
 
     def _sample(self, sample: Sample, start: int) -> Sample:
         adjustment = sample.sampling.adjustment
-        counts = None
+        seen = None
         if adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn):
-            seen = self.context.journal[: sample.index + 1]
-            prompt, drawn = seen[: len(seen) - sample.draw], seen[len(seen) - sample.draw :]
-            running = RunningCounts(prompt if adjustment.counts_prompt else ())
-            for token in drawn:
-                running.add(token)
-            counts = running.packed()
-        return msgspec.structs.replace(sample, index=sample.index - start, counts=counts)
+            num_prompt = sample.index + 1 - sample.draw
+            prompt = self.context.journal[:num_prompt] if adjustment.counts_prompt else ()
+            drawn = self.context.journal[num_prompt : sample.index + 1]
+            seen = SeenTokens(packed(prompt), packed(drawn))
+        return msgspec.structs.replace(sample, index=sample.index - start, seen=seen)
 
 
 class PassLines:

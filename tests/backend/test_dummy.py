@@ -149,7 +149,7 @@ def test_penalties_count_tokens_whatever_computed_them(tmp_path: Path) -> None:
     backend = DummyBackend(CONFIG)
     digest = backend.load_adapter(str(write_adapter_files(tmp_path, r=2))).digest
     sampling = Sampling(adjustment=Adjustment(repetition_penalty=2.0))
-    sample = Sample(2, sampling, counts=counted([1, 2, 3], []))
+    sample = Sample(2, sampling, seen=counted([1, 2, 3], []))
     backend.execute(Batch(0, [Row([1, 2, 3], 0, [0], [sample], adapter=digest)]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pie_backend.batch import Adjustment, Batch, Sampling
+from pie_backend.batch import Adjustment, Batch, Sampling, SeenTokens
 from pie_backend.dummy import expected_logprobs, expected_tokens
 from pie_daemon.errors import PieError
 from pie_daemon.scheduler.config import SchedulerConfig
@@ -39,12 +39,15 @@ def test_biases_must_leave_a_token_of_the_vocabulary(
 
 
 def counts(batch: Batch) -> list[dict[int, int] | None]:
-    """Of each row; None where it has none."""
-    found = [row.samples[0].counts if row.samples else None for row in batch.rows]
-    return [
-        one and dict(zip(array("i", one.tokens), array("i", one.times), strict=True))
-        for one in found
-    ]
+    """Of each row, 0 for a token of the prompt only; None where it has none."""
+    found = [row.samples[0].seen if row.samples else None for row in batch.rows]
+    return [one and counted(one) for one in found]
+
+
+def counted(seen: SeenTokens) -> dict[int, int]:
+    times = Counter(dict.fromkeys(array("i", seen.prompt), 0))
+    times.update(array("i", seen.drawn))
+    return times
 
 
 def test_counts_are_whole_after_a_prompt_in_chunks() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 
 from pie_backend.base import Backend
-from pie_backend.batch import Batch, BatchResult, Logprobs, Row, Sample, Sampling, TokenCounts
+from pie_backend.batch import Batch, BatchResult, Logprobs, Row, Sample, Sampling, SeenTokens
 
 GREEDY = Sampling()
 
@@ -61,11 +60,9 @@ class Sequence:
         self.logprobs += [one for one in logprobs if one is not None]
 
 
-def counted(seen: list[int], drawn: list[int]) -> TokenCounts:
+def counted(seen: list[int], drawn: list[int]) -> SeenTokens:
     """Of all tokens that penalties may look at, in an order of its own."""
-    times = Counter(dict.fromkeys(sorted(seen), 0))
-    times.update(drawn)
-    return TokenCounts(array("i", times.keys()).tobytes(), array("i", times.values()).tobytes())
+    return SeenTokens(array("i", sorted(seen)).tobytes(), array("i", drawn).tobytes())
 
 
 def logprobs_of(result: BatchResult) -> list[list[Logprobs | None]]:

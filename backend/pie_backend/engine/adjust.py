@@ -6,12 +6,11 @@ presence and frequency, then the bias. All rows at once, and only at the places 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import chain
 
 import torch
 
-from pie_backend.batch import FORCING_BIAS, Adjustment, Sample, TokenCounts
+from pie_backend.batch import FORCING_BIAS, Adjustment, Sample, SeenTokens
 
 _INT_BYTES = 4
 
@@ -20,9 +19,9 @@ def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
     """logits [S, vocab] -> the same or, when a sample asks, float32 ones; may overwrite them."""
     wanted = [sample.sampling.adjustment for sample in samples]
     penalised = [
-        (i, adjustment, sample.counts)
+        (i, adjustment, sample.seen)
         for i, (sample, adjustment) in enumerate(zip(samples, wanted, strict=True))
-        if adjustment is not None and sample.counts is not None and sample.counts.tokens
+        if adjustment is not None and sample.seen is not None
     ]
     biased = [
         (i, adjustment.logit_bias)
@@ -30,7 +29,7 @@ def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
         if adjustment is not None and adjustment.logit_bias
     ]
     if penalised or biased:
-        logits = logits.float()
+        logits = logits.float().contiguous()
     if penalised:
         _penalise(logits, penalised)
     if biased:
@@ -38,20 +37,41 @@ def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
     return logits
 
 
-def _penalise(logits: torch.Tensor, asking: list[tuple[int, Adjustment, TokenCounts]]) -> None:
-    """logits [R, vocab], changed in place; what is off for a row is a 1 or a 0 here"""
-    place = logits.device
-    lengths = torch.tensor([len(counts.tokens) // _INT_BYTES for _, _, counts in asking])
-    rows = torch.tensor([i for i, _, _ in asking]).repeat_interleave(lengths).to(place)
-    tokens = _ints(counts.tokens for _, _, counts in asking).long().to(place)
-    times = _ints(counts.times for _, _, counts in asking).to(place)
-    penalties = torch.tensor(
-        [(a.repetition_penalty, a.presence_penalty, a.frequency_penalty) for _, a, _ in asking]
-    )
-    repetition, presence, frequency = penalties.repeat_interleave(lengths, 0).to(place).unbind(1)
-    scores = logits[rows, tokens]
-    scores = torch.where(scores < 0, scores * repetition, scores / repetition)
-    logits[rows, tokens] = scores - frequency * times - presence * (times > 0)
+def _penalise(logits: torch.Tensor, asking: list[tuple[int, Adjustment, SeenTokens]]) -> None:
+    """Contiguous logits [R, vocab], changed in place. What occurs twice is divided once, as both
+    times the same is written, and reduced twice."""
+    flat, size = logits.view(-1), logits.shape[1]
+    repeated = [
+        (i * size, asked.repetition_penalty, seen.prompt + seen.drawn) for i, asked, seen in asking
+    ]
+    if (found := _places(repeated, 1, flat.device)) is not None:
+        at, by = found
+        scores = flat[at]
+        flat[at] = torch.where(scores < 0, scores * by, scores / by)
+    present = [(i * size, asked.presence_penalty, seen.drawn) for i, asked, seen in asking]
+    if (found := _places(present, 0, flat.device)) is not None:
+        at, by = found
+        flat[at] = flat[at] - by
+    frequent = [(i * size, asked.frequency_penalty, seen.drawn) for i, asked, seen in asking]
+    if (found := _places(frequent, 0, flat.device)) is not None:
+        at, by = found
+        flat.scatter_add_(0, at, -by)
+
+
+def _places(
+    wanted: list[tuple[int, float, bytes]], off: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Of (where the row begins, by how much, tokens): where each token is and by how much, both
+    [N]; None: of none."""
+    wanted = [one for one in wanted if one[1] != off and one[2]]
+    if not wanted:
+        return None
+    sizes = torch.tensor([len(tokens) // _INT_BYTES for *_, tokens in wanted])
+    begins = torch.tensor([begin for begin, *_ in wanted]).repeat_interleave(sizes)
+    by = torch.tensor([much for _, much, _ in wanted]).repeat_interleave(sizes)
+    # Of memory of its own, since torch wants what it may write.
+    tokens = torch.frombuffer(bytearray(b"".join(one for *_, one in wanted)), dtype=torch.int32)
+    return (begins + tokens).to(device), by.to(device)
 
 
 def _bias(logits: torch.Tensor, asking: list[tuple[int, dict[int, float]]]) -> None:
@@ -70,8 +90,3 @@ def _bias(logits: torch.Tensor, asking: list[tuple[int, dict[int, float]]]) -> N
         logits[rows[forced]] = -torch.inf
         scores[torch.isin(rows, rows[forced]) & ~forced] = -torch.inf
     logits[rows, tokens] = scores
-
-
-def _ints(parts: Iterable[bytes]) -> torch.Tensor:
-    """int32; of memory of its own, since torch wants what it may write"""
-    return torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.int32)

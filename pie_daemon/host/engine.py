@@ -1,10 +1,10 @@
-"""The wasm engine: one configuration, a ticker while programs run, compiling and loading."""
+"""The wasm engine: one configuration, a ticker while programs compute, compiling and loading."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import threading
+from functools import partial
 from pathlib import Path
 
 import wasmtime
@@ -13,9 +13,8 @@ from wasmtime import component as c
 from pie_bakery import component as outline
 from pie_daemon.errors import PieError
 from pie_daemon.host import ffi
+from pie_daemon.host.ticker import Ticker
 
-# How often a program that computes is looked at: to stop it and to charge its CPU time.
-TICK_S = 0.01
 MAX_WASM_STACK_BYTES = 1 << 20
 
 # Part of the cache key: raise it when `_config` changes in a way that compiled code depends on.
@@ -37,29 +36,8 @@ class Engine:
     def __init__(self, parallel_compilation: bool = True) -> None:
         self.stock = wasmtime.Engine(_config(parallel_compilation))
         self.pointer = ffi.address_of(self.stock.ptr())
-        self._lock = threading.Lock()
-        self._num_running = 0
-        self._idle = threading.Event()
-
-    def enter(self) -> None:
-        """A program starts; the first one starts the ticker."""
-        with self._lock:
-            self._num_running += 1
-            if self._num_running == 1:
-                self._idle = threading.Event()
-                threading.Thread(
-                    target=self._tick, args=(self._idle,), name="pie-epoch", daemon=True
-                ).start()
-
-    def leave(self) -> None:
-        with self._lock:
-            self._num_running -= 1
-            if self._num_running == 0:
-                self._idle.set()
-
-    def _tick(self, idle: threading.Event) -> None:
-        while not idle.wait(TICK_S):
-            ffi.increment_epoch(self.pointer)
+        self.ticker = Ticker(partial(ffi.increment_epoch, self.pointer))
+        """How often a program that computes is looked at: to stop it and to charge CPU time."""
 
 
 def compile_component(engine: Engine, data: bytes) -> bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from pie_daemon.host.stop import Reason, Stopped
+from pie_daemon.host.ticker import Ticker
 from pie_daemon.host.turns import TURNS
 
 # A wait longer than this is split, because the C implementation refuses very long ones.
@@ -24,6 +25,8 @@ class Mailbox:
         self._go = partial(self._queue.put, None)
         self._woken = False
         self._stop: Stopped | None = None
+        self.ticker: Ticker | None = None
+        """That the thread has entered, and which it leaves while it waits."""
 
     def wake(self) -> None:
         """Makes the waiting thread look again. Wakes before it looks are one wake."""
@@ -78,10 +81,16 @@ class Mailbox:
         ends = [end for end in (until_s, self.deadline_s) if end is not None]
         remaining_s = min(ends) - time.monotonic() if ends else _LONGEST_WAIT_S
         TURNS.end(self._go)
+        ticker = self.ticker
+        if ticker is not None:
+            ticker.leave()
         try:
             self._queue.get(timeout=max(0.0, min(remaining_s, _LONGEST_WAIT_S)))
         except Empty:
             return
+        finally:
+            if ticker is not None:
+                ticker.enter()
         # After taking the token and before `ready` is asked again: a wake in between is not lost,
         # because what it announced is already true.
         self._woken = False

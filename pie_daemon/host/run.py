@@ -57,13 +57,15 @@ def run_component(
     """Runs `run(input)` on this thread until it ends; the guest's table is closed by then."""
     with entered(guest):
         guest.cpu.start()
-        engine.enter()
+        engine.ticker.enter()
+        guest.mailbox.ticker = engine.ticker
         try:
             outcome = _run(engine, linker, component, guest, program_input)
             _finish_output(guest)
             return _name_memory_grant(guest, outcome)
         finally:
-            engine.leave()
+            guest.mailbox.ticker = None
+            engine.ticker.leave()
             guest.cpu.charge()
             guest.table.close()
 

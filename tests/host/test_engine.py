@@ -1,4 +1,4 @@
-"""The engine: compiling apart, loading from a cache, ticking only for running programs."""
+"""The engine: compiling apart, loading from a cache, who is current."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from support.guest_host import wat_sandbox
 from support.wat import importing
 
 COMPONENT = importing("pie:test/x@0.1.0")
-
-
-def num_tickers() -> int:
-    return sum(thread.name == "pie-epoch" for thread in threading.enumerate())
 
 
 def test_compiled_in_a_child_and_loaded_here(tmp_path: Path) -> None:
@@ -67,34 +63,6 @@ def test_a_damaged_cache_file_is_an_error(tmp_path: Path) -> None:
 def test_the_cache_key_changes_with_the_content() -> None:
     """Two contents never share machine code, and a key is stable."""
     assert cache_key("a") == cache_key("a") != cache_key("b")
-
-
-def test_the_ticker_lives_while_programs_run() -> None:
-    """One ticker for any number of programs, none when all have ended."""
-    seen: list[int] = []
-    inside, leave = threading.Barrier(3, timeout=30), threading.Event()
-
-    def function() -> None:
-        inside.wait()
-        assert leave.wait(30)
-
-    sandbox = wat_sandbox(COMPONENT, Interface("pie:test/x@0.1.0", {"f": function}))
-    before = num_tickers()
-    threads = [threading.Thread(target=sandbox.run, args=("x",)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    inside.wait()
-    seen.append(num_tickers() - before)
-    leave.set()
-    for thread in threads:
-        thread.join(30)
-    assert seen == [1]
-    end = threading.Event()
-    for _ in range(1000):
-        if num_tickers() == before:
-            break
-        end.wait(0.01)
-    assert num_tickers() == before
 
 
 def test_a_program_finds_only_its_own_guest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -25,8 +26,17 @@ def dumps(value: Any) -> str:
 
 
 def dumps_given(options: Mapping[str, Any]) -> str:
-    """Of what is not None."""
-    return json.dumps({name: value for name, value in options.items() if value is not None})
+    """Of what is not None. Loops give the same options over and over."""
+    try:
+        return _given(tuple(options), *options.values())
+    except TypeError:  # a list or a dict among them; or it is not JSON, and then raised again
+        return json.dumps({name: value for name, value in options.items() if value is not None})
+
+
+@lru_cache(maxsize=128, typed=True)  # 0, 0.0 and False are not the same text
+def _given(names: tuple[str, ...], *values: Any) -> str:
+    given = zip(names, values, strict=True)
+    return json.dumps({name: value for name, value in given if value is not None})
 
 
 def dumps_event(type: str, fields: dict[str, Any]) -> str:

@@ -6,27 +6,45 @@ and to plan its attention anew costs a step of eight rows a thirtieth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 
-from pie_backend.batch import BackendInfo, Batch, BatchResult
+from pie_backend.batch import BackendInfo, Batch, BatchResult, Row
 from pie_backend.engine.attention.base import AttentionStep
 from pie_backend.engine.draw import draw
 from pie_backend.engine.ragged import RaggedBatch
 from pie_backend.engine.transformer import Decoder, Walk
 
 
-@dataclass(frozen=True, slots=True)
 class Planned:
-    """A batch, and what was worked out to compute it."""
+    """A batch of rows of one token, and what was worked out to compute it."""
 
-    batch: Batch
-    flat: RaggedBatch
-    decoder: Decoder
-    """With the adapters that its rows want."""
-    step: AttentionStep
+    def __init__(
+        self, batch: Batch, flat: RaggedBatch, decoder: Decoder, step: AttentionStep
+    ) -> None:
+        """`decoder`: with the adapters that its rows want."""
+        self.batch = batch
+        self.flat = flat
+        self.decoder = decoder
+        self._step = step
+
+    @cached_property
+    def walk(self) -> Walk | None:
+        return self.decoder.walk(self.flat, self._step)
+
+    def likeliest(self) -> BatchResult | None:
+        """Where that is all that each of its rows asks for, and it can be had in one call."""
+        rows = [span.row for span in self.flat.spans]
+        if not all(map(_is_plain, rows)) or self.walk is None:
+            return None
+        found = self.walk.likeliest([row.tokens[0] for row in rows], goes_on=False)
+        return BatchResult(self.batch.step, _in_order(found, self.flat.order))
+
+
+def _is_plain(row: Row) -> bool:
+    return len(row.samples) == 1 and row.samples[0].is_plain and not row.probes
 
 
 class Course:
@@ -37,7 +55,7 @@ class Course:
         self._walk = walk
         self._number = 0
         self._rows = [span.row for span in planned.flat.spans]
-        self._is_plain = all(row.samples[0].is_plain for row in self._rows)
+        self._is_plain = all(map(_is_plain, self._rows))
         self._num_passes = min(
             min(len(row.pages) * info.page_size, info.max_context) - row.start for row in self._rows
         )  # that there is room for
@@ -45,10 +63,9 @@ class Course:
     @classmethod
     def begin(cls, planned: Planned | None, batch: Batch, info: BackendInfo) -> Course | None:
         """Behind that batch; None: its rows have to be planned anew for every pass."""
-        if planned is None or planned.batch is not batch:
+        if planned is None or planned.batch is not batch or planned.walk is None:
             return None
-        walk = planned.decoder.walk(planned.flat, planned.step)
-        return None if walk is None else cls(planned, walk, info)
+        return cls(planned, planned.walk, info)
 
     def leads_to(self, number: int) -> bool:
         return number == self._number + 1 < self._num_passes

@@ -102,6 +102,8 @@ class Engine(SinglePasses):
         step = attention.plan(flat)
         if flat.num_single == len(flat.tokens):
             self._planned = Planned(batch, flat, used, step)
+            if (result := self._planned.likeliest()) is not None:
+                return result
         states = _states(used, flat, step, all_tokens=used is not decoder)
         return answer(batch, decoder, states, flat, self._device.draws_on)
 

@@ -71,15 +71,16 @@ class DecoderLayer:
 
 
 class Walk(Protocol):
-    """Rows of one token each on their way through a burst. Each call is about the next token of
-    each, in the order of the flat batch, and enters pages as they come: there must be room."""
+    """Rows of one token each on their way through a burst, in the order of the flat batch. Each
+    call is about the next token of each, and enters pages as they come: there must be room."""
 
     def states(self, tokens: list[int]) -> torch.Tensor:
         """-> [R, hidden], after the last norm; overwritten by the next call."""
         ...
 
-    def likeliest(self, tokens: list[int]) -> list[int]:
-        """-> of each row the lowest id with the largest logit behind it."""
+    def likeliest(self, tokens: list[int], *, goes_on: bool = True) -> list[int]:
+        """-> of each row the lowest id with the largest logit behind it. Without going on it is
+        about the tokens of the batch itself."""
         ...
 
 
@@ -102,8 +103,8 @@ class Layers(Protocol):
         ...
 
     def walk(self, decoder: Decoder, batch: RaggedBatch, step: AttentionStep) -> Walk | None:
-        """From behind that batch of rows of one token, with the ends of that decoder, whose layers
-        they are. None: such rows have to be planned anew."""
+        """From that batch of rows of one token, with the ends of that decoder, whose layers they
+        are. None: such rows have to be planned anew."""
         ...
 
 

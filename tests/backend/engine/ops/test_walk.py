@@ -6,10 +6,12 @@ from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_int64, c_void_p, cast
 
 import pytest
+import torch
 
 from pie_backend.batch import Batch, Row, Sample, Sampling
 from pie_backend.engine.engine import Engine
 from pie_backend.engine.ops.native.walk import NativeWalk
+from pie_backend.engine.ragged import flatten
 from support.checkpoints import VOCAB_SIZE, Checkpoint
 
 Screen = Callable[[list[int], int, int], None]
@@ -30,9 +32,8 @@ def walk_behind(engine: Engine, num_rows: int) -> tuple[NativeWalk, list[int]]:
     drawn = engine.execute(Batch(1, rows)).tokens
     planned = engine._planned
     assert planned is not None
-    walk = planned.decoder.walk(planned.flat, planned.step)
-    assert isinstance(walk, NativeWalk)
-    return walk, [drawn[place][0] for place in planned.flat.order]
+    assert isinstance(planned.walk, NativeWalk)
+    return planned.walk, [drawn[place][0] for place in planned.flat.order]
 
 
 def screened_by(walk: NativeWalk, screen: Callable[..., None]) -> object:
@@ -73,3 +74,21 @@ def test_all_logits_are_computed_where_it_cannot(engine: Engine) -> None:
     kept = screened_by(walk, screen)
     assert expected == walk.likeliest(tokens)
     del kept
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 40, 17, 16, 15, 1, 90]])
+def test_one_call_says_what_its_parts_say_one_by_one(engine: Engine, lengths: list[int]) -> None:
+    pages = [list(range(8 * row, 8 * row + 8)) for row in range(len(lengths))]
+    for length, table in zip(lengths, pages, strict=True):
+        engine.execute(Batch(0, [Row([*range(5, 5 + length)], 0, table)]))
+    rows = [Row([99], n, table) for n, table in zip(lengths, pages, strict=True)]
+    decoder, attention = engine._decoder, engine._attention
+    assert decoder is not None
+    assert attention is not None
+    with torch.inference_mode():
+        flat = flatten(rows, engine.info.page_size)
+        step = attention.plan(flat)
+        walk = decoder.walk(flat, step)
+        assert walk is not None
+        expected = decoder.greedy(decoder.hidden_states(flat.tokens, flat.positions, step))
+        assert expected == walk.likeliest(flat.tokens.tolist(), goes_on=False)

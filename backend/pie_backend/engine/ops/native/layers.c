@@ -257,18 +257,21 @@ static void clear(const Model *model, bf16 *const *planes, i64 count, i64 page) 
             memset(planes[i] + plane * model->plane + page * numbers, 0, numbers * sizeof(bf16));
 }
 
-// Rows of one token each go on with these tokens, in pages that they have: where they stand, where
-// keys and values go, and their states before the first layer.
-static void go_on(const Model *model, const Batch *batch, bf16 *const *planes, i64 count, i64 numbers,
-                  const bf16 *embedding, const i64 *tokens, bf16 *hidden) {
+// Rows of one token each go on to the next one, in pages that they have: where they stand, and where
+// keys and values go.
+static void go_on(const Model *model, const Batch *batch, bf16 *const *planes, i64 count) {
     for (i64 row = 0; row < batch->rows; row++) {
         const i64 place = batch->lengths[row]++, within = place % model->page_size;
         const i64 page = batch->pages[row * batch->width + place / model->page_size];
         if (!within) clear(model, planes, count, page);
         batch->positions[row]++;
         batch->slots[row] = page * model->page_size + within;
-        memcpy(hidden + row * numbers, embedding + tokens[row] * numbers, numbers * sizeof(bf16));
     }
+}
+
+static void embed(const bf16 *embedding, const i64 *tokens, bf16 *hidden, i64 rows, i64 numbers) {
+    for (i64 row = 0; row < rows; row++)
+        memcpy(hidden + row * numbers, embedding + tokens[row] * numbers, numbers * sizeof(bf16));
 }
 
 // What is before all layers and behind them.
@@ -297,13 +300,15 @@ static int screen(const Ends *ends, const bf16 *states, i64 *tokens, i64 rows) {
     return is_told;
 }
 
-// All layers for the next token of each row, tokens [rows]; hidden: the states after the last norm.
-// With room for logits [rows][n], tokens become the likeliest. The rest as in pie_layers.
+// All layers for rows of one token each, tokens [rows]: those of the batch, or, if they go on, the next
+// ones. hidden: the states after the last norm. With room for logits [rows][n], tokens become the
+// likeliest. The rest as in pie_layers.
 void pie_walk(const Model *model, const Batch *batch, const Layer *layers, bf16 *const *planes,
               i64 count, bf16 *hidden, bf16 *qkv, bf16 *seen, bf16 *inner, bf16 *wide, Work *work,
-              const Ends *ends, i64 *tokens, bf16 *logits) {
+              const Ends *ends, i64 *tokens, bf16 *logits, int goes_on) {
     const i64 rows = batch->rows, numbers = layers->qkv.k;
-    go_on(model, batch, planes, count, numbers, ends->embedding, tokens, hidden);
+    if (goes_on) go_on(model, batch, planes, count);
+    embed(ends->embedding, tokens, hidden, rows, numbers);
     pie_layers(model, batch, layers, planes, count, hidden, qkv, seen, inner, wide, work);
     pie_rms_norm(hidden, ends->norm, hidden, rows, numbers, model->eps);
     if (!logits || screen(ends, hidden, tokens, rows)) return;

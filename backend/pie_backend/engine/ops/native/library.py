@@ -105,7 +105,9 @@ class Kernels:
         model, batch, layers = POINTER(ModelAt), POINTER(BatchAt), POINTER(LayerAt)
         self.layers = _bind(library, "layers", [model, batch, layers, _P, _N] + [_P] * 6)
         self.walk = _bind(
-            library, "walk", [model, batch, layers, _P, _N, *[_P] * 6, POINTER(EndsAt), _P, _P]
+            library,
+            "walk",
+            [model, batch, layers, _P, _N, *[_P] * 6, POINTER(EndsAt), _P, _P, c_int],
         )
         self.gathers_together = bool(library.pie_gathers_together())
         """Several rows' attention to the pages that they begin with."""

@@ -51,25 +51,27 @@ class NativeWalk:
         arguments: tuple[Any, ...],
         ends: Ends,
         hidden: torch.Tensor,
+        logits: torch.Tensor,
         alive: object,
     ) -> None:
-        """`arguments` of all layers, and what they have the addresses of."""
+        """`arguments` of all layers, and what they have the addresses of. `logits` has room for
+        those of all rows."""
         self.ends = ends
         self._run = kernels.walk
         self._tokens = (c_int64 * len(hidden))()
         self._hidden = hidden
-        # Of memory that nothing is written to there is none.
-        self._logits = hidden.new_empty(len(hidden) * ends.vocab_size)
-        self._states_of = (*arguments, ends.at, self._tokens, None)
-        self._likeliest_of = (*arguments, ends.at, self._tokens, self._logits.data_ptr())
-        self._alive = alive
+        self._arguments = (*arguments, ends.at, self._tokens)
+        self._logits_at = logits.data_ptr()
+        self._alive = alive, logits
 
     def states(self, tokens: list[int]) -> torch.Tensor:
-        self._tokens[:] = tokens  # type: ignore[assignment]  # of typeshed: any integer will do
-        self._run(*self._states_of)
+        self._compute(tokens, None, goes_on=True)
         return self._hidden
 
-    def likeliest(self, tokens: list[int]) -> list[int]:
-        self._tokens[:] = tokens  # type: ignore[assignment]
-        self._run(*self._likeliest_of)
+    def likeliest(self, tokens: list[int], *, goes_on: bool = True) -> list[int]:
+        self._compute(tokens, self._logits_at, goes_on)
         return self._tokens[:]
+
+    def _compute(self, tokens: list[int], logits_at: int | None, goes_on: bool) -> None:
+        self._tokens[:] = tokens  # type: ignore[assignment]  # of typeshed: any integer will do
+        self._run(*self._arguments, logits_at, goes_on)

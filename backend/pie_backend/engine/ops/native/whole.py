@@ -65,6 +65,9 @@ class NativeLayers:
         self._sizes = [qkv.num_out, output.num_in, gate.num_out]
         """Of what a token has between two products: qkv, what it has seen, inside the MLP."""
         self._between = torch.empty(0, dtype=torch.bfloat16)
+        self._logits = torch.empty(0, dtype=torch.bfloat16)
+        self._ends_of: Decoder | None = None
+        self._ends: Ends | None = None
 
     def __call__(
         self,
@@ -83,12 +86,17 @@ class NativeLayers:
     def walk(self, decoder: Decoder, batch: RaggedBatch, step: AttentionStep) -> NativeWalk | None:
         if not isinstance(step, NativeStep) or not step.can_walk:
             return None
-        ends = Ends.of(self._kernels, decoder)
-        if ends is None:
+        if self._ends_of is not decoder:
+            self._ends_of, self._ends = decoder, Ends.of(self._kernels, decoder)
+        if self._ends is None:
             return None
-        hidden = decoder.embedding.new_empty(len(batch.tokens), decoder.embedding.shape[1])
+        num_rows = len(batch.tokens)
+        hidden = decoder.embedding.new_empty(num_rows, decoder.embedding.shape[1])
+        if len(self._logits) < num_rows * self._ends.vocab_size:
+            self._logits = hidden.new_empty(num_rows * self._ends.vocab_size)
         arguments = self._arguments(hidden, batch.positions, step, None)
-        return NativeWalk(self._kernels, arguments, ends, hidden, (batch, step))
+        alive = batch, step, self._between
+        return NativeWalk(self._kernels, arguments, self._ends, hidden, self._logits, alive)
 
     def _arguments(
         self,

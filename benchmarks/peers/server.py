@@ -93,7 +93,7 @@ def family(pid: int) -> list[int]:
 
 
 def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Of all ways that were tried (docs/performance.md), the fastest."""
+    """Of all ways that were tried (docs/performance/peers.md), the fastest."""
     usual = vllm_environment()
     chosen = {
         # The engine computes in its own process: a worker of its own would have it spin beside it.

@@ -98,7 +98,7 @@ def environment() -> dict[str, str]:
 
 
 def vllm_environment() -> dict[str, str]:
-    """Of all ways that were tried (docs/performance.md), the fastest."""
+    """Of all ways that were tried (docs/performance/peers.md), the fastest."""
     return {
         "LD_PRELOAD": str(_TCMALLOC.absolute()) if _TCMALLOC.exists() else "",
         "VLLM_CPU_KVCACHE_SPACE": "2",

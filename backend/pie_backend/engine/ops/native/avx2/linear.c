@@ -66,7 +66,7 @@ static void finish(const Job *job, i64 row, int rows, i64 column, const Pair *su
     }
 }
 
-// Rows [from, end), which lie as float32 in `x` part by part, times one panel.
+// Rows [from, end), which lie as float32 in `x`, times one panel.
 INLINE void one_panel(const Job *job, const int int8, const float *x, i64 from, i64 end, i64 panel) {
     const i64 parts = up_to(end - from, MOST_ROWS) / MOST_ROWS;
     const char *weight = (const char *)job->weight + panel * COLUMNS * job->k * (int8 ? 1 : 2);
@@ -76,23 +76,27 @@ INLINE void one_panel(const Job *job, const int int8, const float *x, i64 from, 
         Pair sums[MOST_ROWS];
         for (int i = 0; i < MOST_ROWS; i++) sums[i] = (Pair){_mm256_setzero_ps(), _mm256_setzero_ps()};
         if (part)
-            multiply(rows, int8, x + begin * job->k, 0, weight, job->k, 0, sums);
+            multiply(rows, int8, x + begin * job->k, job->k, weight, job->k, 0, sums);
         else
-            multiply(rows, int8, x + begin * job->k, 0, weight, job->k, 1, sums);
+            multiply(rows, int8, x + begin * job->k, job->k, weight, job->k, 1, sums);
         finish(job, from + begin, rows, panel * COLUMNS, sums);
     }
 }
 
-// `own`: room for the rows, and for six more that are normalised first.
+// A multiple of 8 numbers.
+static void to_floats(const bf16 *from, float *to, i64 count) {
+    for (i64 i = 0; i < count; i += 8) {
+        const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from + i)));
+        _mm256_storeu_ps(to + i, _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
+    }
+}
+
+// `own`: room for a row that is normalised first.
 static void load_rows(const Job *job, i64 from, i64 end, float *x, bf16 *own) {
-    const i64 parts = up_to(end - from, MOST_ROWS) / MOST_ROWS;
-    for (i64 part = 0; part < parts; part++) {
-        const i64 begin = part_begin(end - from, parts, part);
-        const int rows = (int)(part_begin(end - from, parts, part + 1) - begin);
-        const bf16 *source = job->x + (from + begin) * job->k;
-        for (int i = 0; job->norm && i < rows; i++)
-            norm_row(source + i * job->k, job->norm, own + i * job->k, job->k, job->eps);
-        interleave(job->norm ? own : source, job->k, rows, job->k, 1, x + begin * job->k);
+    for (i64 row = from; row < end; row++) {
+        const bf16 *source = job->x + row * job->k;
+        if (job->norm) norm_row(source, job->norm, own, job->k, job->eps);
+        to_floats(job->norm ? own : source, x + (row - from) * job->k, job->k);
     }
 }
 
@@ -108,21 +112,42 @@ static void panel_of_all(const Job *job, const float *x, i64 from, i64 end, i64 
         one_panel(job, 0, x, from, end, panel);
 }
 
-// Each thread has its share of the outputs, whatever pieces are left.
+// A piece is so many panels, for some of the rows.
+enum { PANELS = 4 };
+
+static i64 num_blocks(const Job *job) {
+    return up_to(job->n, PANELS * COLUMNS) / (PANELS * COLUMNS);
+}
+
+// The beginning of what a thread reads next: within a piece each panel asks for what is behind it.
+static void ask_for(const Job *job, i64 piece) {
+    const i64 size = job->scales ? 1 : 2, block = piece % num_blocks(job);
+    const char *at = (const char *)job->weight + block * PANELS * COLUMNS * job->k * size;
+    for (i64 i = 0; i < AHEAD; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
+}
+
 i64 linear_part(const Job *job, Pieces *pieces, i64 first, Next next) {
-    (void)pieces, (void)first, (void)next;
-    const i64 panels = up_to(job->n, COLUMNS) / COLUMNS, step = rows_at_a_time(job->k);
-    const i64 threads = omp_get_num_threads(), thread = omp_get_thread_num();
-    const i64 begin = panels * thread / threads, stop = panels * (thread + 1) / threads;
+    const i64 panels = up_to(job->n, COLUMNS) / COLUMNS, blocks = num_blocks(job);
+    const i64 step = rows_at_a_time(job->k), count = blocks * (up_to(job->rows, step) / step);
     const i64 numbers = min64(job->rows, step) * job->k;
-    float *own = pie_own_memory(numbers * sizeof(float) + MOST_ROWS * job->k * sizeof(bf16));
-    for (i64 from = 0; from < job->rows; from += step) {
-        const i64 end = min64(job->rows, from + step);
-        load_rows(job, from, end, own, (bf16 *)(own + numbers));
+    float *own = pie_own_memory(numbers * sizeof(float) + job->k * sizeof(bf16));
+    i64 end = 0;  // of the rows that are loaded
+    i64 later = -1;
+    for (i64 piece = first, following; piece < count; piece = following) {
+        const i64 from = piece / blocks * step, begin = piece % blocks * PANELS;
+        const i64 stop = min64(panels, begin + PANELS);
+        following = take_piece(pieces);
+        if (following >= count && next.job) later = take_piece(next.pieces);
+        if (from >= end) {
+            end = min64(job->rows, from + step);
+            load_rows(job, from, end, own, (bf16 *)(own + numbers));
+        }
         for (i64 panel = begin; panel < stop; panel++) {
+            if (panel == stop - 1 && following < count) ask_for(job, following);
+            if (panel == stop - 1 && later >= 0) ask_for(next.job, later);
             panel_of_all(job, own, from, end, panel);
             if (job->then) panel_of_all(job->then, own, from, end, panel);
         }
     }
-    return 0;
+    return later < 0 && next.job ? take_piece(next.pieces) : later;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -12,7 +11,7 @@ import zmq
 from pie_client import wire
 from pie_client.codec import NOTICE, WireError, decode_request, encode, unsupported_version
 from pie_daemon.errors import PieError
-from pie_daemon.listener.commands import Commands, Handler
+from pie_daemon.listener.commands import Commands
 from pie_daemon.listener.config import AuthConfig, ListenerConfig
 from pie_daemon.listener.lock import DaemonLock, acquire
 from pie_daemon.listener.seams import Services
@@ -68,9 +67,9 @@ class Server:
         return list(self._sessions.values())
 
     @property
-    def handlers(self) -> Mapping[type[wire.Request], Handler]:
-        """What answers requests by tasks; known once it has started."""
-        return self._commands.later
+    def commands(self) -> Commands:
+        """What answers requests; known once it has started."""
+        return self._commands
 
     async def start(self) -> None:
         """Bound when it returns; AlreadyRunning or PieError, with nothing left behind, if not."""

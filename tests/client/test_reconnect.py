@@ -86,7 +86,7 @@ async def test_what_may_have_been_done_is_not_repeated(
         return wire.Done()
 
     async with await AsyncClient.connect(daemon.ipc) as client:
-        monkeypatch.setitem(daemon.server.handlers, wire.Launch, never)
+        monkeypatch.setitem(daemon.server.commands.later, wire.Launch, never)
         launch = asyncio.ensure_future(client.launch("count"))
         await asked.wait()
         monkeypatch.setattr("pie_daemon.listener.session.Session.reply", lambda *_: None)

@@ -166,7 +166,7 @@ async def test_too_many_requests_are_busy(monkeypatch: pytest.MonkeyPatch) -> No
             await release.wait()
             return wire.Pong()
 
-        monkeypatch.setitem(daemon.server.handlers, wire.Ping, slow)
+        monkeypatch.setitem(daemon.server.commands.later, wire.Ping, slow)
         for _ in range(6):
             await client.send(wire.Ping())
         refused = [(await client.receive())[1] for _ in range(2)]
@@ -238,7 +238,7 @@ async def test_close_answers_what_is_open_and_says_goodbye(
         await asyncio.Event().wait()
         return wire.Pong()
 
-    monkeypatch.setitem(daemon.server.handlers, wire.Ping, never)
+    monkeypatch.setitem(daemon.server.commands.later, wire.Ping, never)
     number = await client.send(wire.Ping())
     await started.wait()
     await daemon.server.close("maintenance")

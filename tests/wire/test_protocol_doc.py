@@ -52,6 +52,9 @@ def test_every_code_is_listed() -> None:
 async def test_every_request_has_one_handler() -> None:
     """The table of the daemon has a handler for each request, each its own."""
     async with listening() as daemon:
-        table = daemon.server.handlers
-        assert set(table) == set(get_args(wire.AnyRequest))
-        assert len({handler.__name__ for handler in table.values()}) == len(table)
+        commands = daemon.server.commands
+        handlers = [*commands.at_once.items(), *commands.later.items()]
+        assert sorted(request.__name__ for request, _ in handlers) == sorted(
+            request.__name__ for request in get_args(wire.AnyRequest)
+        )
+        assert len({handler.__name__ for _, handler in handlers}) == len(handlers)

@@ -72,12 +72,18 @@ class Rows:
         return BatchResult(1, tokens, logprobs)
 
 
-@pytest.fixture(params=["float32", "bfloat16"])
+@pytest.fixture(params=["float32", "bfloat16", "int8"])
 def engines(
     request: pytest.FixtureRequest, qwen3: Checkpoint, open_engine: OpenEngine
 ) -> tuple[Engine, Engine]:
     """Two of the same; in bfloat16 with kernels of our own, where there are any."""
-    first, second = (open_engine(qwen3, dtype=request.param) for _ in range(2))
+    changes = {"dtype": request.param}
+    if request.param == "int8":
+        changes = {"dtype": "bfloat16", "weights": "int8"}
+    try:
+        first, second = (open_engine(qwen3, **changes) for _ in range(2))
+    except BackendError as why:
+        pytest.skip(str(why))
     return first, second
 
 

@@ -34,6 +34,11 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     def counts_drawn(self) -> bool:
         return self.presence_penalty != 0 or self.frequency_penalty != 0
 
+    @property
+    def looks_back(self) -> bool:
+        """At tokens that occurred."""
+        return self.counts_prompt or self.counts_drawn
+
 
 class SeenTokens(msgspec.Struct, frozen=True, gc=False):
     """What penalties look at: ids as int32 in the byte order of this machine, in any order, and as

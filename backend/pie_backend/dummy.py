@@ -137,7 +137,7 @@ def _logprobs(token: int, num_top: int, vocab_size: int) -> Logprobs:
 def _counts(sequence: Sequence[int], sample: Sample) -> dict[int, int]:
     """What a sample's counts have to say about the sequence, which ends with `draw` drawn ones."""
     adjustment = sample.sampling.adjustment
-    if adjustment is None or not (adjustment.counts_prompt or adjustment.counts_drawn):
+    if adjustment is None or not adjustment.looks_back:
         return {}
     drawn = sequence[len(sequence) - sample.draw :]
     counts = Counter(dict.fromkeys(sequence if adjustment.counts_prompt else drawn, 0))

@@ -37,7 +37,7 @@ class Engine:
         self.stock = wasmtime.Engine(_config(parallel_compilation))
         self.pointer = ffi.address_of(self.stock.ptr())
         self.ticker = Ticker(partial(ffi.increment_epoch, self.pointer))
-        """How often a program that computes is looked at: to stop it and to charge CPU time."""
+        """Looks at programs that compute, to stop them and to charge their CPU time."""
 
 
 def compile_component(engine: Engine, data: bytes) -> bytes:

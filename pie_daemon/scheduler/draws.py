@@ -19,7 +19,7 @@ class Draws:
         # Sent with every batch: once each is enough.
         self._prompt = packed(dict.fromkeys(prompt)) if adjustment.counts_prompt else b""
         self._drawn = array("i")
-        self.counts = adjustment.counts_prompt or adjustment.counts_drawn
+        self.counts = adjustment.looks_back
         """Every token drawn changes what the next one is drawn from."""
         self.num_drawn = 0
         is_same = not self.counts and sampling.temperature == 0

@@ -194,7 +194,7 @@ class Pass(Request):
     def _sample(self, sample: Sample, start: int) -> Sample:
         adjustment = sample.sampling.adjustment
         seen = None
-        if adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn):
+        if adjustment is not None and adjustment.looks_back:
             num_prompt = sample.index + 1 - sample.draw
             prompt = self.context.journal[:num_prompt] if adjustment.counts_prompt else ()
             drawn = self.context.journal[num_prompt : sample.index + 1]

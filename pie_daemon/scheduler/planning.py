@@ -264,7 +264,7 @@ def spans_of(plans: Iterable[Plan]) -> dict[Context, tuple[int, int]]:
 
 def _counts(sample: Sample) -> bool:
     adjustment = sample.sampling.adjustment
-    return adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn)
+    return adjustment is not None and adjustment.looks_back
 
 
 def _wrong(message: str) -> PieError:

@@ -49,7 +49,7 @@ class Sequence:
     @property
     def is_counted(self) -> bool:
         adjustment = self.sampling.adjustment
-        return adjustment is not None and (adjustment.counts_prompt or adjustment.counts_drawn)
+        return adjustment is not None and adjustment.looks_back
 
     def take(self, row: Row, tokens: list[int], logprobs: list[Logprobs | None]) -> None:
         self.computed = row.start + len(row.tokens)

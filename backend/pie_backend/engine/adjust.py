@@ -21,7 +21,9 @@ def adjust(logits: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
     penalised = [
         (i, adjustment, sample.seen)
         for i, (sample, adjustment) in enumerate(zip(samples, wanted, strict=True))
-        if adjustment is not None and sample.seen is not None
+        if adjustment is not None
+        and sample.seen is not None
+        and (sample.seen.prompt or sample.seen.drawn)
     ]
     biased = [
         (i, adjustment.logit_bias)

@@ -28,6 +28,9 @@ class Planned:
         self.batch = batch
         self.flat = flat
         self.decoder = decoder
+        self.rows = [span.row for span in flat.spans]
+        self.is_plain = all(map(_is_plain, self.rows))
+        """Each of them asks for its likeliest token, and for nothing else."""
         self._step = step
 
     @cached_property
@@ -35,11 +38,10 @@ class Planned:
         return self.decoder.walk(self.flat, self._step)
 
     def likeliest(self) -> BatchResult | None:
-        """Where that is all that each of its rows asks for, and it can be had in one call."""
-        rows = [span.row for span in self.flat.spans]
-        if not all(map(_is_plain, rows)) or self.walk is None:
+        """Where that is all that is asked for, and it can be had in one call."""
+        if not self.is_plain or self.walk is None:
             return None
-        found = self.walk.likeliest([row.tokens[0] for row in rows], goes_on=False)
+        found = self.walk.likeliest([row.tokens[0] for row in self.rows], goes_on=False)
         return BatchResult(self.batch.step, _in_order(found, self.flat.order))
 
 
@@ -54,10 +56,9 @@ class Course:
         self._planned = planned
         self._walk = walk
         self._number = 0
-        self._rows = [span.row for span in planned.flat.spans]
-        self._is_plain = all(map(_is_plain, self._rows))
         self._num_passes = min(
-            min(len(row.pages) * info.page_size, info.max_context) - row.start for row in self._rows
+            min(len(row.pages) * info.page_size, info.max_context) - row.start
+            for row in planned.rows
         )  # that there is room for
 
     @classmethod
@@ -75,14 +76,14 @@ class Course:
         self._number += 1
         order = self._planned.flat.order
         tokens = [drawn[row][0] for row in order]
-        if self._is_plain:
+        if self._planned.is_plain:
             found = self._walk.likeliest(tokens)
             return BatchResult(self._planned.batch.step, _in_order(found, order))
         return self._draw(self._walk.states(tokens), draws_on)
 
     def _draw(self, states: torch.Tensor, draws_on: torch.device) -> BatchResult:
-        samples = [row.samples[0].later(self._number) for row in self._rows]
         planned = self._planned
+        samples = [row.samples[0].later(self._number) for row in planned.rows]
         with torch.inference_mode():
             logits = planned.decoder.head(states).to(draws_on)
             tokens, logprobs = draw(logits, samples, planned.decoder.likeliest)

@@ -13,6 +13,7 @@ MANIFEST = "pie:manifest"
 _MAGIC = b"\0asm"
 _COMPONENT = b"\x0d\x00\x01\x00"
 _CORE_MODULE = b"\x01\x00\x00\x00"
+HEADER_SIZE = len(_MAGIC) + len(_COMPONENT)
 _CUSTOM, _IMPORT, _EXPORT = 0, 10, 11
 _CORE_SORT = 0
 _INDEX_ONLY_SORTS = frozenset((1, 4, 5))  # func, component, instance: one index follows
@@ -58,7 +59,7 @@ def parse(data: bytes) -> Component:
     exports: list[str] = []
     custom: dict[str, bytes] = {}
     for section in sections(data):
-        reader = _Reader(data, section.start, section.end)
+        reader = Reader(data, section.start, section.end)
         if section.id == _IMPORT:
             imports += [reader.imported() for _ in range(reader.number())]
         elif section.id == _EXPORT:
@@ -74,9 +75,14 @@ def parse(data: bytes) -> Component:
 def sections(data: bytes) -> Iterator[Section]:
     """Walks the top-level sections, checking that they fill the file exactly."""
     _check_header(data)
-    position = len(_MAGIC) + len(_COMPONENT)
+    return sections_within(data)
+
+
+def sections_within(data: bytes) -> Iterator[Section]:
+    """As `sections`, of a component or a core module."""
+    position = HEADER_SIZE
     while position < len(data):
-        reader = _Reader(data, position, len(data))
+        reader = Reader(data, position, len(data))
         id = reader.byte()
         size_bytes = reader.number()
         end = reader.position + size_bytes
@@ -91,15 +97,22 @@ def sections(data: bytes) -> Iterator[Section]:
 
 def with_custom_section(data: bytes, name: str, payload: bytes) -> bytes:
     """The same component carrying `payload` under `name`, in place of one it had."""
-    parts = [data[: len(_MAGIC) + len(_COMPONENT)]]
+    parts = [data[:HEADER_SIZE]]
     for section in sections(data):
-        is_old = section.id == _CUSTOM and _Reader(data, section.start, section.end).text() == name
+        is_old = section.id == _CUSTOM and Reader(data, section.start, section.end).text() == name
         if not is_old:
             parts.append(data[section.header : section.end])
-    encoded = name.encode()
-    content = _leb128(len(encoded)) + encoded + payload
-    parts += [bytes([_CUSTOM]), _leb128(len(content)), content]
+    parts.append(encoded_section(_CUSTOM, encoded_text(name) + payload))
     return b"".join(parts)
+
+
+def encoded_section(id: int, content: bytes) -> bytes:
+    return bytes([id]) + leb128(len(content)) + content
+
+
+def encoded_text(text: str) -> bytes:
+    encoded = text.encode()
+    return leb128(len(encoded)) + encoded
 
 
 def kind(data: bytes) -> Literal["component", "core module", "unknown"]:
@@ -123,7 +136,7 @@ def _check_header(data: bytes) -> None:
         raise ComponentError("this is not a WebAssembly component")
 
 
-class _Reader:
+class Reader:
     """Reads the values of one section; running past its end is a `ComponentError`."""
 
     def __init__(self, data: bytes, position: int, end: int) -> None:
@@ -156,6 +169,14 @@ class _Reader:
             return self._data[start : self.position].decode()
         except UnicodeDecodeError:
             raise ComponentError(f"a name at byte {start} is not UTF-8") from None
+
+    def skip(self, count: int) -> None:
+        self.position += count
+        if self.position > self._end:
+            raise ComponentError(f"the file is cut short or damaged at byte {self._end}")
+
+    def since(self, start: int) -> bytes:
+        return self._data[start : self.position]
 
     def rest(self) -> bytes:
         return self._data[self.position : self._end]
@@ -198,7 +219,7 @@ class _Reader:
             self.number()
 
 
-def _leb128(value: int) -> bytes:
+def leb128(value: int) -> bytes:
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -44,7 +44,9 @@ from pie_daemon.host.abi_calls import callback, destructor
 from pie_daemon.host.abi_types import TypeCompiler
 from pie_daemon.host.abi_variants import python_name
 from pie_daemon.host.abi_versions import parse_name, satisfies
+from pie_daemon.host.apart import is_library
 from pie_daemon.host.engine import Engine
+from pie_daemon.host.libraries import Libraries
 
 __all__ = ["Interface", "Linker", "ResultError", "build_linker", "unknown_imports"]
 
@@ -124,6 +126,8 @@ def _match(
     offered = list(interfaces)
     found, unknown = [], []
     for name, extern in component.type.imports(engine.stock).items():
+        if is_library(name):
+            continue
         items = _exports_of(extern, engine)
         interface = next((i for i in offered if satisfies(i.name, name)), None)
         if interface is None or items is None:
@@ -174,8 +178,15 @@ def unknown_imports(names: Iterable[str], interfaces: Iterable[Interface]) -> li
     return [name for name in names if not any(satisfies(host, name) for host in offered)]
 
 
-def build_linker(engine: Engine, interfaces: Iterable[Interface], component: c.Component) -> Linker:
-    """Defines every import of the component; `invalid-argument` names those it cannot."""
+def build_linker(
+    engine: Engine,
+    interfaces: Iterable[Interface],
+    component: c.Component,
+    libraries: Libraries | None = None,
+) -> Linker:
+    """Defines every import of the component; `invalid-argument` names those it cannot.
+
+    `libraries`: of what was compiled apart."""
     imports, unknown = _match(component, engine, interfaces)
     resources = _Resources(imports)
     unknown += _missing(imports, resources)
@@ -190,6 +201,8 @@ def build_linker(engine: Engine, interfaces: Iterable[Interface], component: c.C
     try:
         for one in imports:
             _define(linker, root, one, resources, compiler)
+        if libraries is not None:
+            _define_libraries(linker, root, component, libraries)
     finally:
         ffi.instance_delete(root)
     return linker
@@ -219,6 +232,17 @@ def _define(
                 )
     finally:
         ffi.instance_delete(out.value)
+
+
+def _define_libraries(
+    linker: Linker, root: int, component: c.Component, libraries: Libraries
+) -> None:
+    for name in filter(is_library, component.type.imports(linker.engine.stock)):
+        module = libraries.load(name)
+        linker.keep(module)
+        encoded = name.encode()
+        pointer = ffi.address_of(module.ptr())
+        _ok(ffi.instance_add_module(root, encoded, len(encoded), pointer))
 
 
 def _define_resource(linker: Linker, instance: int | None, item: str, number: int) -> None:

@@ -11,8 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import wasmtime
+from wasmtime import component as c
+
+from pie_bakery import component as outline
 from pie_daemon.errors import PieError
-from pie_daemon.host.engine import Engine, compile_component
+from pie_daemon.host.apart import take_apart
+from pie_daemon.host.engine import Engine, first_line
+from pie_daemon.host.libraries import Libraries
 
 _NICENESS = 10
 _EX_DATAERR = 65
@@ -20,7 +26,8 @@ COMPILE_TIMEOUT_S = 300.0
 
 
 def compile_in_child(source: Path, target: Path, timeout_s: float = COMPILE_TIMEOUT_S) -> None:
-    """Blocks until `target` holds the machine code of the component in `source`."""
+    """Blocks until `target` holds the machine code of the component in `source`, and its folder
+    that of the component's libraries."""
     command = [sys.executable, "-m", "pie_daemon.host.compile", str(source), str(target)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
@@ -34,11 +41,28 @@ def compile_in_child(source: Path, target: Path, timeout_s: float = COMPILE_TIME
     raise PieError("internal", f"the compiler ended with {done.returncode}: {text[-2000:]}")
 
 
+def compile_component(engine: Engine, libraries: Libraries, data: bytes) -> bytes:
+    """Machine code for `load_component`; that of libraries is kept by itself. Takes seconds where
+    these are new."""
+    try:
+        outline.parse(data)
+        own, shared = take_apart(data)
+    except outline.ComponentError as error:
+        raise PieError("invalid-argument", str(error)) from None
+    try:
+        for name, code in shared.items():
+            libraries.compile(name, code)
+        return bytes(c.Component(engine.stock, own).serialize())
+    except wasmtime.WasmtimeError as error:
+        raise PieError("invalid-argument", f"not a valid component: {first_line(error)}") from None
+
+
 def main(arguments: list[str]) -> int:
     source, target = (Path(argument) for argument in arguments)
     os.nice(_NICENESS)
     try:
-        code = compile_component(Engine(), source.read_bytes())
+        engine = Engine()
+        code = compile_component(engine, Libraries(engine, target.parent), source.read_bytes())
     except PieError as error:
         sys.stderr.write(error.message + "\n")
         return _EX_DATAERR

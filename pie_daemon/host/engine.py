@@ -10,7 +10,6 @@ from pathlib import Path
 import wasmtime
 from wasmtime import component as c
 
-from pie_bakery import component as outline
 from pie_daemon.errors import PieError
 from pie_daemon.host import ffi
 from pie_daemon.host.ticker import Ticker
@@ -40,27 +39,15 @@ class Engine:
         """Looks at programs that compute, to stop them and to charge their CPU time."""
 
 
-def compile_component(engine: Engine, data: bytes) -> bytes:
-    """Machine code for `load_component`. Takes seconds: see `pie_daemon.host.compile`."""
-    try:
-        outline.parse(data)
-    except outline.ComponentError as error:
-        raise PieError("invalid-argument", str(error)) from None
-    try:
-        return bytes(c.Component(engine.stock, data).serialize())
-    except wasmtime.WasmtimeError as error:
-        raise PieError("invalid-argument", f"not a valid component: {_first_line(error)}") from None
-
-
 def load_component(engine: Engine, path: Path) -> c.Component:
-    """Maps compiled code. The file must come from `compile_component`: it is trusted."""
+    """Maps compiled code. The file must come from `pie_daemon.host.compile`: it is trusted."""
     try:
         return c.Component.deserialize_file(engine.stock, str(path))
     except wasmtime.WasmtimeError as error:
-        raise PieError("internal", f"cannot load {path.name}: {_first_line(error)}") from None
+        raise PieError("internal", f"cannot load {path.name}: {first_line(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().replace("\n", " ")
 
 

@@ -77,6 +77,10 @@ instance_add_instance = _helper(
     "wasmtime_component_linker_instance_add_instance",
     c_void_p, c_void_p, c_char_p, c_size_t, c_void_p,
 )  # fmt: skip
+instance_add_module = _helper(
+    "wasmtime_component_linker_instance_add_module",
+    c_void_p, c_void_p, c_char_p, c_size_t, c_void_p,
+)  # fmt: skip
 instance_add_func = _helper(
     "wasmtime_component_linker_instance_add_func",
     c_void_p, c_void_p, c_char_p, c_size_t, FUNC_CALLBACK, c_void_p, FINALIZER,

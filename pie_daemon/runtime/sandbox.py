@@ -17,12 +17,13 @@ from pie_daemon.host.abi import Linker, build_linker, unknown_imports
 from pie_daemon.host.compile import compile_in_child
 from pie_daemon.host.context import HostContext
 from pie_daemon.host.interfaces import INTERFACES
+from pie_daemon.host.libraries import Libraries
 from pie_daemon.host.run import Outcome, run_component
 from pie_daemon.host.wasi import INTERFACES as WASI_INTERFACES
 
 _MAX_LOADED = 64
 _MAX_CACHE_BYTES = 4 << 30
-"""About a hundred components with CPython inside."""
+"""About three hundred programs in Python."""
 _KEEP_S = 3600.0
 """A file that was used since then is not removed, however full the cache is."""
 _INTERFACES = (*INTERFACES, *WASI_INTERFACES)
@@ -41,6 +42,7 @@ class Sandbox:
         self.engine = host_engine.Engine()
         self._cache_dir = cache_dir
         self._cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._libraries = Libraries(self.engine, cache_dir)
         _prune(self._cache_dir)
         self._timeout_s = compile_timeout_s
         self._compiling = threading.Lock()
@@ -86,7 +88,7 @@ class Sandbox:
                 path = self._cached(digest)
                 component = host_engine.load_component(self.engine, path)
                 path.touch()
-                linker = build_linker(self.engine, _INTERFACES, component)
+                linker = build_linker(self.engine, _INTERFACES, component, self._libraries)
                 loaded = self._loaded[digest] = Loaded(component, linker)
                 if len(self._loaded) > _MAX_LOADED:
                     self._loaded.popitem(last=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from wasmtime import wat2wasm
 from wasmtime.component import Component
@@ -11,10 +13,17 @@ from pie_daemon.errors import PieError
 from pie_daemon.host import wasi
 from pie_daemon.host.abi import Interface, build_linker, unknown_imports
 from pie_daemon.host.abi_versions import satisfies
-from pie_daemon.host.engine import Engine, compile_component
+from pie_daemon.host.compile import compile_component
+from pie_daemon.host.engine import Engine
+from pie_daemon.host.libraries import Libraries
 from support.guest_host import HOST, Sandbox, wat_sandbox
 from support.guests import GUEST, build_guest
 from support.wat import importing
+
+
+def compiled_in(folder: Path, data: bytes) -> bytes:
+    engine = Engine()
+    return compile_component(engine, Libraries(engine, folder), data)
 
 
 def call(offered: str, imported: str) -> str:
@@ -115,19 +124,21 @@ def test_names_are_read_without_compiling(sandbox: Sandbox) -> None:
         (bytes(wat2wasm(importing("pie:test/x@0.1.0")))[:60], "cut short"),
     ],
 )
-def test_what_is_no_component_is_refused_with_a_reason(data: bytes, message: str) -> None:
+def test_what_is_no_component_is_refused_with_a_reason(
+    data: bytes, message: str, tmp_path: Path
+) -> None:
     """Every kind of broken file says what is wrong with it, before and instead of compiling."""
     with pytest.raises(PieError, match=message) as caught:
-        compile_component(Engine(), data)
+        compiled_in(tmp_path, data)
     assert caught.value.code == "invalid-argument"
 
 
-def test_a_component_that_does_not_validate_is_refused() -> None:
+def test_a_component_that_does_not_validate_is_refused(tmp_path: Path) -> None:
     """Well-formed on the outside, nonsense inside."""
     data = bytearray(wat2wasm(importing("pie:test/x@0.1.0")))
     data[data.index(b"\0asm", 8) + 9] ^= 0x7F
     with pytest.raises(PieError) as caught:
-        compile_component(Engine(), bytes(data))
+        compiled_in(tmp_path, bytes(data))
     assert caught.value.code == "invalid-argument"
 
 

@@ -45,7 +45,8 @@ def test_a_trap_at_every_host_call_frees_the_table(sandbox: Sandbox) -> None:
         if type(one) is Interface
     ]
     refusing = [one for one in wasi.INTERFACES if type(one) is not Interface]
-    linker = build_linker(sandbox.engine, [*offered, *refusing], sandbox.component)
+    interfaces = [*offered, *refusing]
+    linker = build_linker(sandbox.engine, interfaces, sandbox.component, sandbox.libraries)
     fragile = Sandbox(sandbox.engine, sandbox.component, linker)
     for allowance in itertools.count():
         guest = FragileGuest(calls_left=allowance)

@@ -186,7 +186,7 @@ def test_a_worker_that_cannot_start_again(caplog: pytest.LogCaptureFixture) -> N
     trouble = life.scheduler.stats().worker.trouble or ""
     assert "attempt 2, next in 3600 s: no model directory at /gone" in trouble
     assert not life.scheduler.ready(waiting)
-    assert "start 2 in 3600 s" in caplog.text
+    until(lambda: "start 2 in 3600 s" in caplog.text)
     done = life.worker.replace(life.fate.build, beside=False)
     assert ("applied", "") == (done.outcome, done.reason)
     assert expected(9) == life.tokens(waiting)

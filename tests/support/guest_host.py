@@ -16,8 +16,9 @@ from pie_daemon.host import wasi
 from pie_daemon.host.abi import Interface, Linker, ResultError, build_linker
 from pie_daemon.host.engine import Engine, load_component
 from pie_daemon.host.guest import Guest, current
+from pie_daemon.host.libraries import Libraries
 from pie_daemon.host.run import Outcome, run_component
-from support.guests import GUEST, build_guest, compiled
+from support.guests import CACHE, GUEST, build_guest, compiled
 
 ECHOES = (
     "bools u8s u16s u32s u64s s8s s16s s32s s64s f32s f64s chars strings blobs tokens wide floats "
@@ -153,6 +154,7 @@ class Sandbox:
     engine: Engine
     component: Component
     linker: Linker
+    libraries: Libraries | None = None
 
     def run(self, *action: Any, guest: Guest | None = None) -> Outcome:
         guest = guest or TestGuest()
@@ -180,7 +182,9 @@ def python_sandbox() -> Sandbox:
     """The Python test program; building and compiling it is cached on disk."""
     engine = Engine()
     component = load_component(engine, compiled(build_guest(GUEST)))
-    return Sandbox(engine, component, build_linker(engine, [HOST, *wasi.INTERFACES], component))
+    libraries = Libraries(engine, CACHE)
+    linker = build_linker(engine, [HOST, *wasi.INTERFACES], component, libraries)
+    return Sandbox(engine, component, linker, libraries)
 
 
 def wat_sandbox(text: str, *interfaces: Interface) -> Sandbox:

@@ -74,3 +74,29 @@ def using_things(body: str) -> str:
         """(with "host" (instance (export "new" (func $new)) (export "value" (func $value))
              (export "drop" (func $drop)) (export "tick" (func $tick))))""",
     )
+
+
+FILLING = f'(func (export "filling") {"nop " * 40_000})'
+"""Makes a module worth keeping by itself."""
+
+
+def with_library(number: int) -> str:
+    """Tells the host its number through a module of code alone that all such programs have."""
+    return f"""(component
+      (import "pie:test/x@0.1.0" (instance $host (export "tell" (func (param "number" u32)))))
+      (core func $tell (canon lower (func $host "tell")))
+      {MEMORY}
+      (core module $library
+        (import "host" "tell" (func $tell (param i32)))
+        (func (export "pass-on") (param i32) (call $tell (local.get 0)))
+        {FILLING})
+      (core instance $library
+        (instantiate $library (with "host" (instance (export "tell" (func $tell))))))
+      (core module $main
+        (import "memory" "memory" (memory 1))
+        (import "library" "pass-on" (func $pass-on (param i32)))
+        (func (export "run") (param i32 i32) (result i32)
+          (call $pass-on (i32.const {number})) {OK_EMPTY}))
+      (core instance $main
+        (instantiate $main (with "memory" (instance $memory)) (with "library" (instance $library))))
+      {RUN})"""

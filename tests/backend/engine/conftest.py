@@ -9,6 +9,7 @@ import transformers
 from pie_backend.batch import BackendConfig
 from pie_backend.engine.engine import Engine, build_engine
 from support.checkpoints import RECIPES, Checkpoint
+from support.processors import KINDS, OWN, use
 
 OpenEngine = Callable[..., Engine]
 
@@ -47,3 +48,10 @@ def open_engine() -> Iterator[OpenEngine]:
     yield build
     for engine in opened:
         engine.close()
+
+
+@pytest.fixture(params=[OWN, *KINDS])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Engines have the kernels of this one, and of those that are not here."""
+    use(monkeypatch, request.param)
+    return str(request.param)

@@ -19,7 +19,7 @@ _SCREEN = CFUNCTYPE(None, *[c_void_p] * 6, POINTER(c_int64), *[c_int64] * 3)
 
 
 @pytest.fixture
-def engine(qwen3: Checkpoint, open_engine: Callable[..., Engine]) -> Engine:
+def engine(processor: str, qwen3: Checkpoint, open_engine: Callable[..., Engine]) -> Engine:
     engine = open_engine(qwen3, dtype="bfloat16")
     if not engine.info.kernels.startswith("native"):
         pytest.skip(engine.info.kernels)

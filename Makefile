@@ -31,11 +31,14 @@ demo: install build/inferlets/text-completion.wasm
 	@echo '$$ pie run build/inferlets/text-completion.wasm -- --prompt "What is Pie?" --temperature 0'
 	@$(BIN)/pie run build/inferlets/text-completion.wasm -- --prompt "What is Pie?" --temperature 0
 
+# Tests in as many processes as there are cores; more than four would want much memory.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
 test: install-dev
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 test-quick: install-dev
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: install-dev
 	@$(BIN)/ruff format --check .

@@ -63,12 +63,14 @@ def take_apart(data: bytes) -> tuple[bytes, dict[str, bytes]]:
 
 def _imported(code: bytes, libraries: dict[str, bytes]) -> bytes | None:
     """What stands in place of a module; None: it stays."""
-    name = _PREFIX + hashlib.sha256(code).hexdigest()
-    if len(code) < _LEAST_BYTES or name in libraries:
+    if len(code) < _LEAST_BYTES:
         return None
     try:
         described = _Module(code).described()
     except (ComponentError, _Unknown):
+        return None
+    name = _PREFIX + hashlib.sha256(code).hexdigest()
+    if name in libraries:
         return None
     number = leb128(len(libraries))
     libraries[name] = code
@@ -90,7 +92,7 @@ class _Module:
         read: dict[int, Callable[[Reader], None]] = {
             _TYPES: self._read_type,
             _IMPORTS: self._read_import,
-            _FUNCS: self._read_func,
+            _FUNCS: lambda reader: self._read_item(reader, _FUNC),
             _TABLES: lambda reader: self._read_item(reader, _TABLE),
             _MEMORIES: lambda reader: self._read_item(reader, _MEMORY),
             _GLOBALS: self._read_global,
@@ -125,8 +127,7 @@ class _Module:
         start = reader.position
         reader.text()
         reader.text()
-        kind = reader.byte()
-        self._read_item(reader, kind)
+        self._read_item(reader, reader.byte())
         self._declared.append(b"\x00" + reader.since(start))
 
     def _read_item(self, reader: Reader, kind: int) -> None:
@@ -135,9 +136,6 @@ class _Module:
             raise _Unknown
         _SKIP[kind](reader)
         self._items[kind].append(bytes([kind]) + reader.since(start))
-
-    def _read_func(self, reader: Reader) -> None:
-        self._read_item(reader, _FUNC)
 
     def _read_global(self, reader: Reader) -> None:
         self._read_item(reader, _GLOBAL)

@@ -17,7 +17,7 @@ from wasmtime import component as c
 from pie_bakery import component as outline
 from pie_daemon.errors import PieError
 from pie_daemon.host.apart import take_apart
-from pie_daemon.host.engine import Engine, first_line
+from pie_daemon.host.engine import Engine, first_line, write_code
 from pie_daemon.host.libraries import Libraries
 
 _NICENESS = 10
@@ -66,9 +66,7 @@ def main(arguments: list[str]) -> int:
     except PieError as error:
         sys.stderr.write(error.message + "\n")
         return _EX_DATAERR
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
-    partial.write_bytes(code)
-    partial.replace(target)
+    write_code(target, code)
     return 0
 
 

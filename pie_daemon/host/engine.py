@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 from functools import partial
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def cache_key(content_sha256: str) -> str:
     """Names compiled code by content, wasmtime version and engine configuration."""
     parts = (content_sha256, importlib.metadata.version("wasmtime"), str(_CONFIG_REVISION))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def write_code(path: Path, code: bytes) -> None:
+    """Under another name first: other processes may make or load the same file."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_bytes(code)
+    partial.replace(path)

@@ -6,14 +6,13 @@ it. Compiling the former takes 15 s of a processor, all else half a second.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import wasmtime
 
 from pie_daemon.errors import PieError
-from pie_daemon.host.engine import Engine, cache_key, first_line
+from pie_daemon.host.engine import Engine, cache_key, first_line, write_code
 
 
 class Libraries:
@@ -45,10 +44,8 @@ class Libraries:
         try:
             self.load(name)
         except PieError:
-            path = self._path(name)
-            partial = path.with_name(f"{path.name}.{os.getpid()}")
-            partial.write_bytes(wasmtime.Module(self._engine.stock, code).serialize())
-            partial.replace(path)
+            module = wasmtime.Module(self._engine.stock, code)
+            write_code(self._path(name), bytes(module.serialize()))
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{cache_key(name)}.cwasm"

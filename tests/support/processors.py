@@ -19,8 +19,6 @@ CACHE = REPOSITORY / ".cache" / "test-kernels"
 WIDE = Path(__file__).parent / "wide"
 KINDS = {"AVX-512": (), "AMX": ("-DWITH_TILES",)}
 """And the flags that each is compiled with."""
-
-
 OWN = "own"
 
 
